@@ -1,0 +1,60 @@
+"""Rules every test lives by: one thread for each worker, repeatable examples, no silent skip in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+# Before anything imports torch: two workers with two threads each would fight for two cores, and sums taken by one
+# thread come out the same on every machine.
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_threads] = "1"
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+# A slow machine is no bug, so no deadline; in CI the same examples every time, so that red means the change is red.
+hypothesis.settings.register_profile("zoo", deadline=None, max_examples=30, derandomize=CI, print_blob=not CI)
+hypothesis.settings.load_profile("zoo")
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_zoo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A local zoo of the run's own: tests neither see nor touch the one in the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_HOME", str(tmp_path_factory.mktemp("zoo_home")))
+        yield
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return report if item.get_closest_marker("gpu") else _no_skip_in_ci(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _no_skip_in_ci((yield))
+
+
+def _no_skip_in_ci(report: Report) -> Report:
+    """Under CI=true a skip becomes a failure: a dependency that went missing must not turn tests off in silence."""
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: {reason}. Under CI=true only tests marked `gpu` may be skipped."
+    return report

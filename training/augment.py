@@ -1,0 +1,63 @@
+"""Views from torchvision's v2 transforms, with their randomness passed in.
+
+Sizes are in pixels. Every transform takes a decoded uint8 image (C, H, W); `Normalised` ends it as float (C, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import InterpolationMode
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Transform = Callable[[Tensor], Tensor]
+
+
+def seeded(transform: Transform, image: Tensor, generator: Generator) -> Tensor:
+    """Apply a torchvision transform, which draws from torch's global generator, with draws of `generator`."""
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return transform(image)
+
+
+def crop_and_flip(size: int, scale: tuple[float, float]) -> list[Transform]:
+    """A random resized crop of a share `scale` of the area, bicubic, mirrored half the time."""
+    return [
+        v2.RandomResizedCrop(size, scale=scale, interpolation=InterpolationMode.BICUBIC, antialias=True),
+        v2.RandomHorizontalFlip(),
+    ]
+
+
+def colour_distortion(
+    brightness: float, contrast: float, saturation: float, hue: float, probability: float = 0.8, grey: float = 0.2
+) -> list[Transform]:
+    """Colour jitter in random order with a probability, then grey with another."""
+    return [
+        v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], p=probability),
+        v2.RandomGrayscale(p=grey),
+    ]
+
+
+def blur(size: int, probability: float) -> list[Transform]:
+    """Gaussian blur with sigma U(0.1, 2) pixels at 224, scaled to a view of `size` pixels."""
+    sigma = 2.0 * size / 224
+    kernel = 2 * round(2 * sigma) + 1  # two sigmas to either side
+    return [v2.RandomApply([v2.GaussianBlur(kernel, sigma=(min(0.1, sigma), sigma))], p=probability)]
+
+
+def solarise(probability: float) -> list[Transform]:
+    """Invert every value of at least half the range, with a probability."""
+    return [v2.RandomSolarize(threshold=128, p=probability)]
+
+
+def normalised(steps: Sequence[Transform]) -> Transform:
+    """The steps, then float values with ImageNet's mean and deviation."""
+    return v2.Compose(
+        [*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    )

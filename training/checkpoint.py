@@ -1,0 +1,47 @@
+"""A run's checkpoint: one file, replaced atomically, read without executing anything in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import torch
+
+from zoo.errors import WeightsError
+from zoo.files import atomic_write
+from zoo.training.methods import Method
+
+
+class Checkpoint:
+    """Method, optimiser and progress of a run in one file.
+
+    Random state needs no room: every draw of a run is seeded by (seed, step) or (seed, epoch, image).
+    """
+
+    def __init__(self, path: Path, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        self.path, self.method, self.optimizer = path, method, optimizer
+
+    def exists(self) -> bool:
+        return self.path.is_file()
+
+    def save(self, step: int, seconds: float) -> None:
+        """Replace the file; a crash in between leaves the previous one."""
+        content = {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": step,
+            "seconds": seconds,
+        }
+        with atomic_write(self.path) as temporary:
+            torch.save(content, temporary)
+
+    def restore(self) -> tuple[int, float]:
+        """Load the tensors in place; steps done and seconds spent. WeightsError where the file cannot be used."""
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            self.method.load_state_dict(content["method"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            return int(content["step"]), float(content["seconds"])
+        except Exception as error:  # torch raises a dozen kinds for a damaged file
+            raise WeightsError(
+                f"{self.path} cannot continue this run ({type(error).__name__}: {str(error).splitlines()[0]}). "
+                "Remove it to start from the beginning"
+            ) from error

@@ -1,0 +1,41 @@
+"""What the command line asks of this room."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shlex
+
+from zoo.training.methods import method_file, method_names, recipe, recipes
+
+log = logging.getLogger(__name__)
+
+
+def train_command(name: str, data: str, out: str, init: str | None, knobs: list[str]) -> None:
+    """`zoo train NAME DATA [--init MODEL] [--section.knob VALUE …] --out OUT`."""
+    from zoo.training.engine import run
+    from zoo.training.knobs import with_knobs
+
+    turned = with_knobs(recipe(name), knobs)
+    extra = [*(["--init", init] if init else []), *knobs]
+    command = shlex.join(["zoo", "train", name, data, *extra, "--out", out])
+    folder = run(turned, data, out, init=init, command=command)
+    print(f"wrote {folder}; load it with zoo.load({str(folder)!r}), or keep it: zoo register {folder} NAME")
+
+
+def methods_table() -> list[tuple[str, str]]:
+    """(method, first line of its file's docstring)."""
+    return [(name, _first_line(method_file(name))) for name in method_names()]
+
+
+def recipes_table() -> list[tuple[str, str]]:
+    """(method/recipe, first line of its docstring)."""
+    return [
+        (f"{method}/{name}", _first_line(function))
+        for method in method_names()
+        for name, function in recipes(method_file(method)).items()
+    ]
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]

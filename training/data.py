@@ -1,0 +1,161 @@
+"""Images to batches of views: decoded once, cut by workers, the same for any number of workers and processes.
+
+Which images a step sees, in what order and how they are cut depends on (seed, epoch, image) alone, so a run that resumes
+at step t continues exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as tv
+
+from zoo.errors import DataError, ImageError
+from zoo.images import read_image
+from zoo.masking import splitmix64
+from zoo.progress import track
+from zoo.sources import Source
+from zoo.training.methods import Views
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, int]  # (epoch, image)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """views: one (B, C, h, w) per view. noise: (B,) int64, one seed per image."""
+
+    views: list[Tensor]
+    noise: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch([view.to(device, non_blocking=True) for view in self.views], self.noise)
+
+
+def sample_seed(seed: int, epoch: int, image: int) -> int:
+    """A 63-bit seed of one image in one epoch of one run."""
+    by_epoch = splitmix64([seed], epoch)[:, 0]
+    return int(splitmix64(by_epoch, image)[0, 0] >> np.uint64(1))
+
+
+def decode(encoded: bytes, side: int) -> Tensor:
+    """Encoded bytes -> uint8 (3, H, W), the short side reduced to `side` pixels where it is longer."""
+    image = read_image(encoded)
+    if min(image.size) > side:
+        scale = side / min(image.size)
+        image = image.resize(
+            (max(side, round(image.width * scale)), max(side, round(image.height * scale))),
+            Image.Resampling.BICUBIC,
+        )
+    return tv.pil_to_tensor(image)
+
+
+class CutViews(Dataset[tuple[list[Tensor], int]]):
+    """Views of the images of a source; a key is (epoch, image)."""
+
+    def __init__(self, source: Source, views: Views, seed: int, side: int, cache: bool) -> None:
+        self.source, self.cut, self.seed, self.side = source, views, seed, side
+        self.skipped: dict[str, str] = {}
+        self.images: list[Tensor] | None = None
+        if cache:
+            self.images = list(self._decode_all())
+            if not self.images:
+                raise DataError(f"none of the {len(source)} images of {source.title} can be read")
+
+    def _decode_all(self) -> Iterator[Tensor]:
+        for i in track(range(len(self.source)), "decoding"):
+            try:
+                yield decode(self.source.read(i), self.side)
+            except ImageError as error:
+                self.skipped[self.source.ids[i]] = str(error)
+        if self.skipped:
+            first, why = next(iter(self.skipped.items()))
+            log.warning("skipped %d unreadable image(s), the first %s: %s", len(self.skipped), first, why)
+
+    def __len__(self) -> int:
+        return len(self.source) if self.images is None else len(self.images)
+
+    def __getitem__(self, key: Key) -> tuple[list[Tensor], int]:
+        epoch, image = key
+        seed = sample_seed(self.seed, epoch, image)
+        return self.cut(self._image(image), Generator().manual_seed(seed)), seed
+
+    def _image(self, index: int) -> Tensor:
+        """A decoded image; where it cannot be read, the next one that can stands in for it."""
+        if self.images is not None:
+            return self.images[index]
+        for step in range(len(self.source)):
+            i = (index + step) % len(self.source)
+            try:
+                return decode(self.source.read(i), self.side)
+            except ImageError as error:
+                if self.source.ids[i] not in self.skipped:
+                    self.skipped[self.source.ids[i]] = str(error)
+                    log.warning("skipped an unreadable image, %s: %s", self.source.ids[i], error)
+        raise DataError(f"none of the {len(self.source)} images of {self.source.title} can be read")
+
+
+@dataclass(frozen=True)
+class Order(Sampler[list[Key]]):
+    """Batches of keys from step `start` to step `total`: a new permutation each epoch, the incomplete batch dropped.
+
+    Of every global batch a process takes each `world`-th image, so that N processes together see what one would.
+    """
+
+    images: int
+    batch: int
+    seed: int
+    start: int
+    total: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.images // self.batch
+
+    def __len__(self) -> int:
+        return self.total - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(self.start, self.total):
+            if step // self.per_epoch != epoch:
+                epoch = step // self.per_epoch
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.images)
+            first = step % self.per_epoch * self.batch
+            yield [(epoch, int(i)) for i in order[first + self.rank : first + self.batch : self.world]]
+
+
+def collate(samples: list[tuple[list[Tensor], int]]) -> Batch:
+    """Views of each image -> batches of each view."""
+    views = [torch.stack(column) for column in zip(*(views for views, _ in samples), strict=True)]
+    return Batch(views, torch.tensor([seed for _, seed in samples], dtype=torch.int64))
+
+
+def loader(dataset: CutViews, order: Order, workers: int) -> DataLoader[Batch]:
+    """Batches in the order of `order`, cut by `workers` processes (0: in this one)."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    """A worker that starts a thread pool of its own only fights the model for the cores."""
+    torch.set_num_threads(1)

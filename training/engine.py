@@ -1,0 +1,204 @@
+"""The loop. A method gives the loss; everything else a run does is here, in the order it happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from zoo.errors import DataError, RecipeError
+from zoo.files import atomic_write
+from zoo.sources import train_and_test
+from zoo.training.checkpoint import Checkpoint
+from zoo.training.data import Batch, CutViews, Order, loader
+from zoo.training.finish import write_model
+from zoo.training.methods import Method, Step
+from zoo.training.progress import Progress
+from zoo.training.recipe import Optim, Recipe
+from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """How far a run is."""
+
+    step: int = 0
+    seconds: float = 0.0
+    """Time spent training, over all the times the run was started."""
+    skipped: list[str] = field(default_factory=list)
+
+
+def run(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    test: str | Path | None = None,
+    init: str | Path | None = None,
+    command: str | None = None,
+) -> Path:
+    """Train `recipe` on `data` and return `out`, a model folder that `zoo.load` reads.
+
+    The same call on the same folder continues from its last checkpoint. Raises RecipeError where the folder holds a run of
+    another recipe, DataError where there are fewer images than a batch.
+
+    >>> zoo.training.run(recipe("mae/smoke"), "photos/", "runs/mine")
+    PosixPath('runs/mine')
+    """
+    recipe.check()
+    out = Path(out)
+    _claim(out, recipe, str(data))
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    accelerator = Accelerator(mixed_precision=recipe.run.precision)
+    train, held_out, note = train_and_test(data, test, seed=recipe.run.seed)
+    torch.manual_seed(recipe.run.seed)
+    method = recipe.method.build(recipe)
+    if init is not None:
+        start_from(method, init)
+    dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
+    state = State(skipped=sorted(dataset.skipped))
+    loop(accelerator, method, dataset, recipe, out, state)
+    if accelerator.is_main_process:
+        write_model(out, recipe, method, (train, held_out, note), state, command)
+    accelerator.wait_for_everyone()
+    return out
+
+
+def loop(
+    accelerator: Accelerator, bare: Method, dataset: CutViews, recipe: Recipe, out: Path, state: State
+) -> None:
+    """Every step of a run, from its last checkpoint to its end; `state` and `bare` hold the result."""
+    steps = _count_steps(recipe, len(dataset), dataset.source.title)
+    optimizer = torch.optim.AdamW(bare.param_groups(recipe.optim), betas=recipe.optim.betas, fused=True)
+    method, optimizer = accelerator.prepare(bare, optimizer)
+    checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer)
+    if checkpoint.exists():
+        state.step, state.seconds = checkpoint.restore()
+        log.warning("continuing %s from step %d of %d", out, state.step, steps.total)
+    if recipe.run.compile:
+        for module in bare.compiled():
+            module.compile()
+
+    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    order = Order(
+        len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world
+    )
+    with Progress(out, recipe, state, steps.total, quiet=not main) as progress:
+        method.train()
+        started, saved = time.monotonic() - state.seconds, time.monotonic()
+        for batch in loader(dataset, order, recipe.data.workers):
+            step = dataclasses.replace(steps, index=state.step)
+            rate = set_rates(optimizer, recipe, step)
+            loss, logs = train_step(accelerator, method, bare, optimizer, batch, step, recipe.run.seed)
+            state.step += 1
+            state.seconds = time.monotonic() - started
+            progress.step(state, loss, {"lr": rate, **logs})
+            if main and time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
+                checkpoint.save(state.step, state.seconds)
+                saved = time.monotonic()
+    if main and len(order):
+        checkpoint.save(state.step, state.seconds)
+
+
+def train_step(
+    accelerator: Accelerator,
+    method: nn.Module,
+    bare: Method,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: Step,
+    seed: int,
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Forward, backward, the method's hooks and the optimiser: one step."""
+    # Drop path draws from torch's generator: seeded by the step, so that a resumed run repeats what it would have drawn.
+    torch.manual_seed(hash((seed, step.index, accelerator.process_index)) % 2**63)
+    batch = batch.to(accelerator.device)
+    with accelerator.autocast():
+        loss, logs = method(batch.views, step, batch.noise)
+    accelerator.backward(loss)
+    bare.before_step(step)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    bare.after_step(step)
+    return loss.detach(), logs
+
+
+def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: Step) -> float:
+    """Set this step's learning rate and weight decay in every group; return the learning rate."""
+    optim, schedule = recipe.optim, recipe.schedule
+    warmup = warmup_steps(schedule.warmup_epochs, step.per_epoch, step.total)
+    peak = optim.lr * optim.batch / 256
+    rate = warmup_cosine(step.index, step.total, warmup, peak, schedule.final_lr)
+    decay = weight_decay(optim, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+        group["weight_decay"] = decay if group["decays"] else 0.0
+    return rate
+
+
+def weight_decay(optim: Optim, step: Step) -> float:
+    """Constant, or half a cosine to `weight_decay_end`."""
+    if optim.weight_decay_end is None:
+        return optim.weight_decay
+    return cosine(step.index, step.total, optim.weight_decay, optim.weight_decay_end)
+
+
+def start_from(method: Method, init: str | Path) -> None:
+    """Begin with the encoder of a zoo model instead of random weights."""
+    from zoo.loading import load
+
+    method.start_from(load(str(init), device="cpu").module.state_dict())
+
+
+def _count_steps(recipe: Recipe, images: int, title: str) -> Step:
+    """Step 0 of the run: how many steps an epoch and the run have."""
+    if images < recipe.optim.batch:
+        raise DataError(
+            f"{title} has {images} usable image(s), fewer than a batch of {recipe.optim.batch}: "
+            f"type --optim.batch {max(1, images // 2)} or give more images"
+        )
+    per_epoch = images // recipe.optim.batch
+    return Step(0, recipe.schedule.epochs * per_epoch, per_epoch)
+
+
+def _claim(out: Path, recipe: Recipe, data: str) -> None:
+    """Write `recipe.json`, or check that the run already in the folder is this one."""
+    path = out / "recipe.json"
+    mine = {"data": data, **recipe.describe()}
+    if path.is_file():
+        changed = _differences(json.loads(path.read_text()), mine)
+        if changed:
+            raise RecipeError(
+                f"{out} holds a run of another recipe ({'; '.join(changed)}). "
+                "Give another --out, or the same recipe to continue it"
+            )
+        return
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(mine, indent=2) + "\n")
+
+
+# Knobs that may change between two starts of one run, because they do not change what it computes.
+_FREE = {"run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "data.workers", "data.cache"}
+
+
+def _differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
+    """`knob was A, now B` for each knob that differs."""
+    found: list[str] = []
+    for key in sorted({*theirs, *mine}):
+        old, new, name = theirs.get(key), mine.get(key), f"{prefix}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{name}.")
+        elif old != new and name not in _FREE:
+            found.append(f"{name} was {old}, now {new}")
+    return found

@@ -1,0 +1,89 @@
+"""A recipe's fields as words on a command line: `--optim.lr 1e-3`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import typing
+from typing import Any
+
+from zoo.errors import RecipeError, did_you_mean
+from zoo.training.recipe import Recipe
+
+SECTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
+
+
+def with_knobs(recipe: Recipe, words: list[str]) -> Recipe:
+    """The recipe with the knobs of a command line turned. RecipeError for a knob or a value that does not exist.
+
+    >>> with_knobs(recipe("mae/smoke"), ["--optim.lr", "1e-3"]).optim.lr
+    0.001
+    """
+    if not words:
+        return recipe
+    known = knob_types(recipe)
+    groups = _grouped(words)
+    for name, _ in groups:
+        if name not in known:
+            near = did_you_mean(name, known)
+            section = name.split(".")[0]
+            there = [k for k in known if k.startswith(f"{section}.")] or [f"{s}.…" for s in SECTIONS]
+            raise RecipeError(f"no knob --{name}{near}; there are " + ", ".join(f"--{k}" for k in there))
+    turned = _parse(recipe, [word for _, group in groups for word in group])
+    if turned is None:
+        raise RecipeError(_culprit(recipe, groups, known))
+    return turned
+
+
+def knob_types(recipe: Recipe) -> dict[str, str]:
+    """Every knob of a recipe, `section.field`, with its type in words."""
+    found = {}
+    for section in SECTIONS:
+        config: Any = getattr(recipe, section)
+        for field in dataclasses.fields(config):
+            found[f"{section}.{field.name}"] = str(field.type)
+    return found
+
+
+def _grouped(words: list[str]) -> list[tuple[str, list[str]]]:
+    """[(knob, its words)]: `--optim.betas 0.9 0.95` is one group. Hyphens in names count as underscores."""
+    groups: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            name = flag[2:].replace("-", "_")
+            groups.append((name, [f"--{name}", *([value] if equals else [])]))
+        else:
+            groups[-1][1].append(word)
+    return groups
+
+
+def _parse(recipe: Recipe, words: list[str]) -> Recipe | None:
+    """The recipe as tyro reads the words, or None where it cannot."""
+    import tyro
+
+    # `method` is typed by the recipe's own config, so that its knobs are plain options and not a sub-command.
+    hints = {**typing.get_type_hints(Recipe, include_extras=True), "method": type(recipe.method)}
+    sections = [(name, hints[name]) for name in SECTIONS]
+    knobs = dataclasses.make_dataclass("Knobs", sections, frozen=True)
+    default = knobs(**{name: getattr(recipe, name) for name in SECTIONS})
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # our own message says it in one line
+            read: Any = tyro.cli(
+                knobs, default=default, args=words, use_underscores=True, config=(tyro.conf.FlagConversionOff,)
+            )
+    except SystemExit:
+        return None
+    return Recipe(**{name: getattr(read, name) for name in SECTIONS})
+
+
+def _culprit(recipe: Recipe, groups: list[tuple[str, list[str]]], known: dict[str, str]) -> str:
+    """Which knob's value cannot be read, and what it should be."""
+    for name, group in groups:
+        if _parse(recipe, group) is None:
+            section, field = name.split(".")
+            now = getattr(getattr(recipe, section), field)
+            value = " ".join(group[1:]) or "nothing"
+            return f"--{name} cannot be {value!r}; it is a {known[name]}, now {now!r}"
+    return f"these knobs do not go together: {' '.join(word for _, group in groups for word in group)}"

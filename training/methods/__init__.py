@@ -1,0 +1,153 @@
+"""The contract of a method, and how methods and their recipes are found.
+
+A method is one file in this folder (or a file of the user's own): a config, its heads, views and loss, and its recipes,
+which are the public functions of the file annotated to return a `Recipe`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from zoo.errors import RecipeError, did_you_mean
+from zoo.training.recipe import Optim, Recipe
+
+Views = Callable[[Tensor, Generator], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a run is: step `index` of `total`, with `per_epoch` steps in an epoch."""
+
+    index: int
+    total: int
+    per_epoch: int
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, as a fraction."""
+        return self.index / self.per_epoch
+
+    @property
+    def epochs(self) -> float:
+        """Epochs of the whole run."""
+        return self.total / self.per_epoch
+
+
+class Method(nn.Module):
+    """One self-supervised method. The loop calls `method(views, step, noise)` and nothing else for the loss."""
+
+    @abstractmethod
+    def views(self) -> Views:
+        """A function of one decoded image, uint8 (C, H, W), and a generator, to its normalised views (C, h, w)."""
+
+    @abstractmethod
+    def forward(self, views: list[Tensor], step: Step, noise: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The loss and what to log. views: (B, C, h, w) each. noise: (B,) int64, one seed per image."""
+
+    def param_groups(self, optim: Optim) -> list[dict[str, Any]]:
+        """Trainable parameters in two groups: matrices, which decay, and biases and other 1-D ones, which never do."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1], "decays": True},
+            {"params": [p for p in trained if p.ndim <= 1], "decays": False},
+        ]
+
+    def before_step(self, step: Step) -> None:
+        """Called after backward and before the optimiser: freezes and clipping."""
+
+    def after_step(self, step: Step) -> None:
+        """Called after the optimiser: moving averages and centres."""
+
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The module the zoo keeps."""
+
+    def decoder(self) -> nn.Module | None:
+        """The decoder of a masked-image method."""
+        return None
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with these encoder weights."""
+        self.encoder().load_state_dict(weights)
+
+    def card(self) -> dict[str, Any]:
+        """Fields of the model card that only the method knows: kind, decoder, datasets of its tokenizer, …"""
+        return {"kind": "discriminative"}
+
+    def compiled(self) -> list[nn.Module]:
+        """Modules worth compiling; none by default."""
+        return []
+
+
+def method_names() -> list[str]:
+    """Stems of the files in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def method_file(name: str) -> ModuleType:
+    """The module of a method, by its name or by the path of a user's own .py file."""
+    if name.endswith(".py"):
+        return _user_file(Path(name))
+    if name not in method_names():
+        known = method_names()
+        raise RecipeError(
+            f"no method {name!r}{did_you_mean(name, known)}; `zoo methods` lists {', '.join(known)}; "
+            "a method of your own is given as ./file.py:recipe"
+        )
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _user_file(path: Path) -> ModuleType:
+    """Import a user's own method from the path he typed."""
+    if not path.is_file():
+        raise RecipeError(f"{path} does not exist; a method of your own is given as ./file.py:recipe")
+    name = f"zoo_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a .py file always has both
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def recipes(module: ModuleType) -> dict[str, Callable[[], Recipe]]:
+    """The recipes of a method's file, by name."""
+    return {
+        name: function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and not name.startswith("_")
+        and function.__annotations__.get("return") in (Recipe, "Recipe")
+    }
+
+
+def recipe(name: str) -> Recipe:
+    """`"dino/imagenette"` or `"./mymethod.py:small"` -> the recipe. RecipeError names what there is."""
+    method, _, wanted = name.rpartition(":") if ".py:" in name else name.partition("/")
+    found = recipes(method_file(method))
+    if wanted not in found:
+        hint = did_you_mean(wanted, found) if wanted else ""
+        raise RecipeError(
+            f"{name!r} names no recipe of {method}{hint}; there are " + ", ".join(f"{method}/{r}" for r in found)
+        )
+    return found[wanted]()
+
+
+@torch.no_grad()
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """teacher <- momentum * teacher + (1 - momentum) * student, parameters only (buffers are each network's own)."""
+    mine, theirs = list(teacher.parameters()), [p.detach() for p in student.parameters()]
+    torch._foreach_lerp_(mine, theirs, 1 - momentum)

@@ -1,0 +1,96 @@
+"""What a run says while it runs: a line on the terminal, a JSON line per few steps in `log.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.training.engine import State
+    from zoo.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+class Diverged(ZooError):
+    """The loss is no longer a number."""
+
+
+class Progress:
+    """Context manager around the loop; `step` is called after every step."""
+
+    def __init__(self, out: Path, recipe: Recipe, state: State, total: int, *, quiet: bool) -> None:
+        self.path, self.total, self.every, self.quiet = out / "log.jsonl", total, recipe.run.log_every, quiet
+        self.batch = recipe.optim.batch
+        self.last = (state.step, time.monotonic())
+        self.bar: Any = None
+        self.task: Any = None
+        if not quiet:
+            _forget_after(self.path, state.step)
+
+    def __enter__(self) -> Self:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self.bar.start()
+            self.task = self.bar.add_task("", total=self.total, completed=self.last[0])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def step(self, state: State, loss: Tensor, logs: Mapping[str, float | Tensor]) -> None:
+        """Log every few steps. Diverged where the loss is not finite."""
+        if state.step % self.every and state.step != self.total:
+            return
+        now = time.monotonic()
+        speed = self.batch * (state.step - self.last[0]) / max(now - self.last[1], 1e-9)
+        self.last = (state.step, now)
+        row = {"step": state.step, "loss": float(loss), **{k: float(v) for k, v in logs.items()}}
+        if row["loss"] != row["loss"] or abs(row["loss"]) == float("inf"):
+            raise Diverged(
+                f"the loss is {row['loss']} at step {state.step}; lower --optim.lr and start in a new --out folder"
+            )
+        if self.quiet:
+            return
+        row |= {"images_per_second": round(speed, 2), "seconds": round(state.seconds, 1)}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        line = f"loss {row['loss']:.4f}  {speed:.0f} images/s"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.step, description=line)
+        elif state.step % (self.every * 10) == 0 or state.step == self.total:
+            left = (self.total - state.step) * self.batch / max(speed, 1e-9)
+            log.warning("step %d/%d  %s  %s left", state.step, self.total, line, duration(left))
+
+
+def duration(seconds: float) -> str:
+    """`1 h 05 min`, `3 min` or `40 s`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop log lines later than the checkpoint, so that a resumed run logs every step once."""
+    if not path.is_file():
+        return
+    lines = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
+    path.write_text("".join(line + "\n" for line in lines))

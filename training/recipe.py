@@ -1,0 +1,124 @@
+"""What a run is: a frozen, typed, printable recipe. Each field is a knob of `zoo train`: `--optim.lr 1e-3`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from zoo.errors import RecipeError
+
+if TYPE_CHECKING:
+    from zoo.training.methods import Method
+
+
+class MethodConfig(Protocol):
+    """The knobs of one method; a frozen dataclass in the method's own file."""
+
+    def build(self, recipe: Recipe) -> Method: ...
+
+
+@dataclass(frozen=True)
+class Arch:
+    """The encoder: a timm architecture and what is asked of it."""
+
+    name: str = "vit_tiny_patch16_224"
+    family: str = "vit"
+    size: int = 128
+    """Pixels of the image side that positions are stored for, and that the encoder is evaluated at."""
+    pooling: Literal["token", "avg"] = "token"
+    drop_path: float = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """timm's keyword arguments that the finished encoder needs; drop path is for training only."""
+        arguments: dict[str, Any] = {"img_size": self.size, "dynamic_img_size": True}
+        if self.pooling != "token":
+            # Without its own norm: `patches` stay the final norm's output and `pooled` is their mean.
+            arguments |= {"global_pool": self.pooling, "fc_norm": False}
+        return arguments
+
+
+@dataclass(frozen=True)
+class Data:
+    """How images reach the method."""
+
+    size: int = 128
+    """Pixels of a (global) view."""
+    cache: bool = True
+    """Decode every image once and keep it in memory as uint8."""
+    side: int = 160
+    """Short side in pixels that cached images are reduced to; smaller ones stay as they are."""
+    workers: int = 1
+    """Processes that cut views while the model computes."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW and its numbers."""
+
+    batch: int = 128
+    """Images per step over all processes."""
+    lr: float = 1.5e-4
+    """Base learning rate for a batch of 256; the run uses lr * batch / 256."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    weight_decay_end: float | None = None
+    """Where a cosine takes the weight decay to; None keeps it."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs, warm-up, end."""
+
+    epochs: int = 100
+    warmup_epochs: float = 10
+    """Linear warm-up from 0; never more than a tenth of the run."""
+    final_lr: float = 0.0
+    """Learning rate at the end of the cosine, not scaled by the batch."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change the method."""
+
+    seed: int = 0
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    compile: bool = False
+    """Compile the backbone's blocks: about a minute before the first step, then faster."""
+    threads: int = 0
+    """CPU threads of this process; 0 leaves torch's choice."""
+    checkpoint_minutes: float = 2.0
+    log_every: int = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Method, architecture, data, optimiser, schedule and run: everything but the images."""
+
+    method: MethodConfig
+    arch: Arch = Arch()
+    data: Data = Data()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    run: Run = Run()
+
+    def check(self) -> None:
+        """RecipeError for a knob whose value cannot work."""
+        positive = {
+            "--optim.batch": self.optim.batch,
+            "--optim.lr": self.optim.lr,
+            "--schedule.epochs": self.schedule.epochs,
+            "--data.size": self.data.size,
+            "--arch.size": self.arch.size,
+        }
+        for knob, value in positive.items():
+            if value <= 0:
+                raise RecipeError(f"{knob} is {value}; give a number above 0")
+        if self.data.workers < 0:
+            raise RecipeError(f"--data.workers is {self.data.workers}; give 0 or more")
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe as plain JSON, with the name of the method's file."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {"method_file": type(self.method).__module__.rsplit(".", 1)[-1], **plain}

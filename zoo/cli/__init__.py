@@ -1,0 +1,101 @@
+"""The `zoo` command: thin verbs over the library. Only the commands that need torch, rich or tyro import them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import zoo
+from zoo.cli.arguments import Command, Parser, UsageError, refuse_unknown, split_knobs
+from zoo.errors import ZooError, did_you_mean
+
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0, 2 for a mistake, 130 for Ctrl-C, 141 for a closed pipe."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _logging_to_stderr():
+            _run(words)
+            sys.stdout.flush()
+        return 0
+    except SystemExit as done:  # argparse leaves this way after --help and --version
+        return done.code if isinstance(done.code, int) else 0
+    except KeyboardInterrupt:
+        return _failed("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (`| head`) has left: the interpreter's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except (ZooError, OSError) as error:
+        if "--traceback" in words or os.environ.get("ZOO_TRACEBACK") == "1":
+            traceback.print_exc()
+        return _failed(str(error), FAILED)
+
+
+def _run(words: list[str]) -> None:
+    """Find the command, read its arguments and run it."""
+    commands = {command.name: command for command in _commands()}
+    parser, parsers = _parsers(commands)
+    named = next((word for word in words if not word.startswith("-")), None)
+    if named is not None and named not in commands:
+        hint = did_you_mean(named, commands)
+        raise UsageError(f"no command {named!r}{hint}; `zoo --help` shows them all")
+    takes_knobs = named is not None and commands[named].takes_knobs
+    words, knobs = split_knobs(words) if takes_knobs else (words, [])
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        refuse_unknown(unknown, parsers.get(named or "", parser), takes_knobs=takes_knobs)
+    if named is None:
+        parser.print_help()
+        return
+    arguments.knobs = knobs
+    commands[named].run(arguments)
+
+
+def _commands() -> list[Command]:
+    from zoo.cli import looking, measuring, models, training
+
+    return [*models.COMMANDS, *looking.COMMANDS, *measuring.COMMANDS, *training.COMMANDS]
+
+
+def _parsers(commands: dict[str, Command]) -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the whole line, and those of the commands by name."""
+    parser = Parser(
+        prog="zoo", description="Self-supervised image encoders: find, load, look, measure and train."
+    )
+    parser.add_argument("--version", action="version", version=f"ssl-zoo {zoo.__version__}")
+    group = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for command in commands.values():
+        sub = group.add_parser(command.name, help=command.summary, description=command.summary)
+        sub.add_argument(
+            "--traceback", action="store_true", help="show where an error arose; so does ZOO_TRACEBACK=1"
+        )
+        command.arguments(sub)
+    return parser, dict(group.choices)
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Notes of the library (licences, skipped images) as plain lines on stderr, and only while a command runs."""
+    logger = logging.getLogger("zoo")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"zoo: {message}", file=sys.stderr)
+    return code

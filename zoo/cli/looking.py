@@ -1,0 +1,97 @@
+"""`zoo attend`, `zoo reconstruct`, `zoo demo`: what a model sees, as pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
+
+
+def _attend_arguments(parser: Parser) -> None:
+    add_model(parser)
+    parser.add_argument("image", metavar="IMAGE", help="a photo")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="the picture to write: .png, .jpg or .webp"
+    )
+    parser.add_argument("--size", type=int, help="pixels of the short side (default: about 28 patches)")
+    parser.add_argument("--block", type=int, default=-1, help="which block; -1 is the last (default: -1)")
+    parser.add_argument(
+        "--fit", type=one_of("whole", "crop"), default="whole", help="whole or crop (default: whole)"
+    )
+
+
+def _attend(arguments: argparse.Namespace) -> None:
+    from zoo.pictures import as_seen, attention_panel, save_picture
+
+    encoder = load_model(arguments)
+    photo = as_seen(encoder, arguments.image, size=arguments.size, fit=arguments.fit)
+    heads = encoder.attention(photo[None], block=arguments.block)[0].cpu()
+    count, h, w = heads.shape
+    title = f"{encoder.card.name} · {Path(arguments.image).name} · block {arguments.block} · {h}×{w} patches"
+    picture = attention_panel(photo, heads, title=title)
+    path = save_picture(picture, arguments.out)
+    print(
+        f"{count} heads of block {arguments.block} on {h}×{w} patches: {path} ({picture.width}×{picture.height})"
+    )
+
+
+def _reconstruct_arguments(parser: Parser) -> None:
+    add_model(parser)
+    parser.add_argument("image", metavar="IMAGE", help="a photo")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="the picture to write: .png, .jpg or .webp"
+    )
+    parser.add_argument("--strategy", help="random, grid, uniform or blockwise (default: the model's own)")
+    parser.add_argument("--ratio", type=float, help="share of the patches to hide (default: the model's own)")
+    parser.add_argument("--secondary", type=float, help="share of the visible patches to mask too")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed hides the same patches (default: 0)"
+    )
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    from zoo.pictures import reconstruction_caption, reconstruction_panel, save_picture
+
+    encoder = load_model(arguments)
+    rec = encoder.reconstruct(
+        arguments.image,
+        strategy=arguments.strategy,
+        ratio=arguments.ratio,
+        secondary=arguments.secondary,
+        seed=arguments.seed,
+    )
+    title = f"{encoder.card.name} · {Path(arguments.image).name} · seed {arguments.seed}"
+    strategy = arguments.strategy or (encoder.card.decoder.strategy if encoder.card.decoder else None)
+    picture = reconstruction_panel(rec, strategy=strategy, title=title)
+    path = save_picture(picture, arguments.out)
+    print(f"{reconstruction_caption(rec, 0, strategy)}: {path} ({picture.width}×{picture.height})")
+
+
+def _demo_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--out", default="demo", metavar="FOLDER", help="where the pictures go (default: demo/)"
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from zoo.demo import run
+
+    run(Path(arguments.out))
+
+
+COMMANDS = (
+    Command("attend", "draw what each attention head of a model looks at", _attend_arguments, _attend),
+    Command(
+        "reconstruct",
+        "hide patches and draw what a model imagines there",
+        _reconstruct_arguments,
+        _reconstruct,
+    ),
+    Command(
+        "demo",
+        "features, attention and reconstruction of six bundled photos, offline",
+        _demo_arguments,
+        _demo,
+    ),
+)

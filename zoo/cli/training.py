@@ -1,0 +1,59 @@
+"""`zoo train`, `zoo methods`, `zoo recipes`: the training room, imported by name and only when asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from types import ModuleType
+
+from zoo.cli.arguments import Command, Parser
+from zoo.errors import Unsupported
+from zoo.tables import table
+
+
+def _training_room() -> ModuleType:
+    """`zoo.training.commands`. Raises Unsupported where what it needs is not installed."""
+    try:
+        return importlib.import_module("zoo.training.commands")
+    except ModuleNotFoundError as error:
+        missing = f"training needs {error.name!r}, which is not installed"
+        raise Unsupported(f"{missing}; type: pip install 'ssl-zoo[train]'") from error
+
+
+def _train_arguments(parser: Parser) -> None:
+    parser.usage = "zoo train RECIPE DATA [--section.knob VALUE …] [--init MODEL] --out FOLDER"
+    parser.epilog = "Recipes: `zoo recipes`. The same command again continues a run that was stopped."
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="METHOD/RECIPE, as in mae/smoke, or ./mymethod.py:recipe"
+    )
+    parser.add_argument("data", metavar="DATA", help="an image folder, or a parquet file or folder")
+    parser.add_argument("--init", metavar="MODEL", help="start from this model's encoder")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="where the run and then its model go: runs/NAME"
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    room = _training_room()
+    room.train_command(arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs)
+
+
+def _no_arguments(parser: Parser) -> None:
+    del parser
+
+
+def _methods(arguments: argparse.Namespace) -> None:
+    del arguments
+    print(table(["method", "what it does"], _training_room().methods_table()))
+
+
+def _recipes(arguments: argparse.Namespace) -> None:
+    del arguments
+    print(table(["recipe", "what it trains"], _training_room().recipes_table()))
+
+
+COMMANDS = (
+    Command("train", "train an encoder on your own images", _train_arguments, _train, takes_knobs=True),
+    Command("methods", "the self-supervised methods there are", _no_arguments, _methods),
+    Command("recipes", "the recipes `zoo train` takes", _no_arguments, _recipes),
+)

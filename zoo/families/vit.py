@@ -1,0 +1,115 @@
+"""Plain vision transformers, on timm's `VisionTransformer`.
+
+Axes: B images, N patches on the grid (h, w), R prefix tokens (class and registers), D width, P patch side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from zoo.errors import Unsupported
+
+MASKED_IMAGES = True  # encodes visible patches alone, so it can carry a masked-image decoder
+
+
+def build(architecture: str, arguments: dict[str, object]) -> VisionTransformer:
+    """An untrained timm ViT without a classifier that accepts every image size that is a multiple of its patch."""
+    module = timm.create_model(architecture, **{"num_classes": 0, "dynamic_img_size": True, **arguments})
+    if not isinstance(module, VisionTransformer):
+        raise Unsupported(f"{architecture} is a {type(module).__name__}, not a plain ViT; choose another family")
+    return module
+
+
+def stride(module: VisionTransformer) -> int:
+    """Side of a patch in pixels."""
+    return int(module.patch_embed.patch_size[0])
+
+
+def tokens(module: VisionTransformer, pixels: Tensor) -> Tensor:
+    """All tokens after the final norm: (B, R + N, D), prefix tokens first. pixels: (B, C, H, W), normalised."""
+    result: Tensor = module.forward_features(pixels)
+    return result
+
+
+def split(module: VisionTransformer, normed: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(B, R + N, D) -> pooled (B, D) as timm's own head pools it, class token (B, D) or None, patches (B, N, D)."""
+    prefix = module.num_prefix_tokens
+    cls = normed[:, 0] if module.cls_token is not None else None
+    return module.forward_head(normed, pre_logits=True), cls, normed[:, prefix:]
+
+
+def depth(module: VisionTransformer) -> int:
+    """Number of blocks."""
+    return len(module.blocks)
+
+
+def intermediates(module: VisionTransformer, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """Tokens after each of the asked blocks (non-negative indices), each through the final norm: (B, R + N, D)."""
+    wanted, x = set(layers), embed(module, pixels)
+    found = {}
+    for index, block in enumerate(module.blocks):
+        x = block(x)
+        if index in wanted:
+            found[index] = module.norm(x)
+    return [found[index] for index in layers]
+
+
+def embed(module: VisionTransformer, pixels: Tensor) -> Tensor:
+    """Input of the first block: (B, R + N, D)."""
+    x = module.patch_drop(module._pos_embed(module.patch_embed(pixels)))
+    normed: Tensor = module.norm_pre(x)
+    return normed
+
+
+def attention_rows(module: VisionTransformer, pixels: Tensor, block: int, query: int | None) -> Tensor:
+    """Softmax rows over the patches, (B, heads, N), of one query token in one block.
+
+    query: a row-major patch index, or None for the class token. Only that row is computed, in float32, whatever fused
+    kernel the blocks use; columns of prefix tokens are dropped and the rest is not renormalised.
+    """
+    if query is None and module.cls_token is None:
+        raise Unsupported("this model has no class token; ask for a patch: query=(row, column)")
+    x = embed(module, pixels)
+    for earlier in module.blocks[:block]:
+        x = earlier(x)
+    attn = module.blocks[block].attn
+    row = 0 if query is None else module.num_prefix_tokens + query
+    batch, length, _ = x.shape
+    qkv = attn.qkv(module.blocks[block].norm1(x)).reshape(batch, length, 3, attn.num_heads, attn.head_dim)
+    q = attn.q_norm(qkv[:, row : row + 1, 0].transpose(1, 2))  # (B, heads, 1, D/heads)
+    k = attn.k_norm(qkv[:, :, 1].transpose(1, 2))  # (B, heads, R + N, D/heads)
+    scores = (q * attn.scale).float() @ k.float().transpose(-2, -1)
+    return scores.softmax(dim=-1)[:, :, 0, module.num_prefix_tokens :]
+
+
+def visible_tokens(module: VisionTransformer, pixels: Tensor, visible: Tensor) -> Tensor:
+    """Class token and visible patches through all blocks and the final norm: (B, 1 + V, D), MAE's encoder.
+
+    visible: (B, V) row-major indices. Positions are added before the hidden patches are dropped.
+    """
+    if module.num_prefix_tokens != 1 or module.cls_token is None:
+        raise Unsupported("masked encoding needs a ViT with one class token and no registers")
+    x, (cls_position, positions) = module.patch_embed(pixels), positions_for(module, pixels.shape[-2:])
+    x = x.flatten(1, -2) + positions  # (B, N, D)
+    x = x.gather(1, visible[..., None].expand(-1, -1, x.shape[-1]))
+    cls = (module.cls_token + cls_position).expand(len(x), -1, -1)
+    x = module.norm_pre(torch.cat([cls, x], dim=1))
+    for block in module.blocks:
+        x = block(x)
+    normed: Tensor = module.norm(x)
+    return normed
+
+
+def positions_for(module: VisionTransformer, size: torch.Size | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Positions of the class token (1, 1, D) and of the patches (1, N, D) for an image of `size` pixels, by timm's rule."""
+    grid = module.patch_embed.dynamic_feat_size(tuple(size))
+    both = resample_abs_pos_embed(
+        module.pos_embed, new_size=list(grid), old_size=list(module.patch_embed.grid_size), num_prefix_tokens=1
+    )
+    return both[:, :1], both[:, 1:]

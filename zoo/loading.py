@@ -1,0 +1,117 @@
+"""From a name to an encoder: card, weights, device."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from zoo.cards import ModelCard, read_card
+from zoo.decoders import MAEDecoder
+from zoo.encoder import Encoder
+from zoo.errors import CardError, SizeError, Unsupported, WeightsError
+from zoo.families import family
+from zoo.registry import find
+from zoo.weights import load_into, load_tensors
+
+if TYPE_CHECKING:
+    from zoo.cards import DecoderSpec
+
+log = logging.getLogger(__name__)
+
+# Seed of `weights="random"`: the untrained baseline is the same everywhere.
+RANDOM_SEED = 0
+
+
+def load(
+    name: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | None = None,
+    size: int | None = None,
+    in_chans: int = 3,
+    policy: Literal["any", "commercial"] = "any",
+) -> Encoder:
+    """The encoder of that name: an existing folder, a model of the local zoo, or a card's name or alias.
+
+    weights: None, a .safetensors file for this architecture (not hash-checked), or "random" for the seeded untrained
+    baseline. device="auto": cuda, then mps, then cpu. dtype=None: float32, whatever the file holds. size: pixels of the
+    evaluation crop, instead of the card's. policy="commercial" refuses weights whose licence forbids commercial use.
+    Raises UnknownModel, CardError, WeightsError, SizeError or Unsupported.
+
+    >>> zoo.load("dino_vitt16_imagenette", device="cpu")
+    Encoder(dino_vitt16_imagenette, vit_tiny_patch16_224, 128 px, D=192, cpu)
+    """
+    place = find(str(name))
+    card = read_card(place)
+    _check_policy(card, policy)
+    if in_chans != 3:
+        raise Unsupported(f"in_chans={in_chans}: {card.name} takes 3 channels; repeat or sum yours to 3")
+    module, decoder = _read(card, place) if weights is None else _given(card, weights)
+    if size is not None:
+        stride = family(card.family).stride(module)
+        if size < stride or size % stride:
+            near = max(stride, round(size / stride) * stride)
+            raise SizeError(f"size={size} is not a multiple of {card.name}'s stride {stride}; the nearest is {near}")
+        card = dataclasses.replace(card, transform=dataclasses.replace(card.transform, size=size))
+    return Encoder(card, module, decoder).to(best_device() if device == "auto" else device, dtype)
+
+
+def best_device() -> torch.device:
+    """cuda, then mps, then cpu."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def build(card: ModelCard) -> tuple[nn.Module, nn.Module | None]:
+    """The card's encoder and decoder with fresh random weights, or without storage under `torch.device("meta")`."""
+    module: nn.Module = family(card.family).build(card.architecture, dict(card.arguments))
+    return module, build_decoder(card.decoder, int(module.num_features)) if card.decoder else None  # type: ignore[arg-type]
+
+
+def build_decoder(spec: DecoderSpec, encoder_width: int) -> nn.Module:
+    """The decoder a card describes."""
+    if spec.kind != "mae":
+        raise CardError(f"no decoder kind {spec.kind!r}; there is 'mae'")
+    return MAEDecoder(encoder_width, spec.width, spec.depth, spec.heads, spec.patch)
+
+
+def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:
+    """The modules with the weights of a model folder."""
+    if not (place / "model.safetensors").is_file():
+        raise WeightsError(
+            f"{card.name}'s weights are not on this machine ({place} holds none); pass them as weights=FILE, "
+            'or weights="random" for the untrained architecture'
+        )
+    with torch.device("meta"):
+        module, decoder = build(card)
+    for part, file in ((module, "model.safetensors"), (decoder, "decoder.safetensors")):
+        if part is not None:
+            load_into(part, load_tensors(place / file), where=str(place / file))
+    return module, decoder
+
+
+def _given(card: ModelCard, weights: str | Path) -> tuple[nn.Module, nn.Module | None]:
+    """The modules with random weights, or the encoder with those of a file."""
+    if weights == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            return build(card)
+    with torch.device("meta"):
+        module, _ = build(card)
+    log.warning("%s: weights from %s, not checked against the card", card.name, weights)
+    load_into(module, load_tensors(Path(weights)), where=str(weights))
+    return module, None
+
+
+def _check_policy(card: ModelCard, policy: str) -> None:
+    if policy not in ("any", "commercial"):
+        raise Unsupported(f"policy={policy!r} does not exist; there are 'any' and 'commercial'")
+    if policy == "commercial" and not card.commercial:
+        raise Unsupported(f"{card.name}'s weights are under {card.licence}, which forbids commercial use")

@@ -1,0 +1,168 @@
+"""Parquet files in Hugging Face `Image` format: image bytes by row group, and the labels beside them."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import DataError, ImageError
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """One parquet file: everything but the image bytes."""
+
+    path: Path
+    column: str
+    group_sizes: list[int]
+    paths: list[str | None]
+    labels: list[Any] | None
+    names: list[str] | None  # of the classes, where the schema's `ClassLabel` gives them
+
+
+class RowGroups:
+    """Image bytes of parquet files by row number. Decodes a row group at a time and keeps the latest two."""
+
+    def __init__(self, tables: Sequence[ImageTable]) -> None:
+        self._places = [
+            (table.path, table.column, g) for table in tables for g in range(len(table.group_sizes))
+        ]
+        sizes = [size for table in tables for size in table.group_sizes]
+        self._starts = list(accumulate(sizes, initial=0))[:-1]
+        self._recent: tuple[tuple[int, Any], ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_recent": ()}
+
+    def read(self, row: int) -> bytes:
+        """Encoded bytes of the image in `row`. Raises ImageError (none there), DataError (damaged file)."""
+        group = bisect_right(self._starts, row) - 1
+        at = row - self._starts[group]
+        data = self._decoded(group)[at].as_py()
+        if data is None:
+            path, column, index = self._places[group]
+            raise ImageError(f"row {at} of row group {index} in {str(path)!r} holds no {column} bytes")
+        return bytes(data)
+
+    def _decoded(self, group: int) -> Any:
+        """The group's column of bytes. One assignment changes the cache, so that threads may share it."""
+        for number, column in self._recent:
+            if number == group:
+                return column
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        path, name, index = self._places[group]
+        try:
+            # Opened anew each time: no handle is ever shared with a forked worker or another thread.
+            with pq.ParquetFile(path) as file:
+                table = file.read_row_group(index, columns=[f"{name}.bytes"], use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"cannot read row group {index} of {str(path)!r} ({error}): is the file whole?"
+            ) from error
+        column = pc.struct_field(table.column(0), "bytes")
+        self._recent = ((group, column), *self._recent[:1])
+        return column
+
+
+def has_images(path: Path) -> bool:
+    """Whether a parquet file has a column of images. Raises DataError where it is no parquet file."""
+    return _image_column(_schema(path)) is not None
+
+
+def read_table(path: Path) -> ImageTable:
+    """Read paths and labels of one parquet file. Raises DataError where it has no column of images."""
+    import pyarrow.parquet as pq
+
+    schema = _schema(path)
+    column = _image_column(schema)
+    if column is None:
+        has = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise DataError(
+            f"no image column in {str(path)!r}: it has {has}; a column of images is a struct with a `bytes` "
+            "field, as Hugging Face datasets' `Image` writes it"
+        )
+    label, names = _label_column(schema)
+    with pq.ParquetFile(path) as file:
+        meta = file.metadata
+        paths: list[str | None] = [None] * meta.num_rows
+        if schema.field(column).type.get_field_index("path") >= 0:
+            structs = file.read(columns=[f"{column}.path"], use_threads=False).column(0).to_pylist()
+            paths = [struct and struct["path"] for struct in structs]
+        labels = file.read(columns=[label], use_threads=False).column(0).to_pylist() if label else None
+        sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+    return ImageTable(path, column, sizes, paths, labels, names)
+
+
+def labels_of(tables: Sequence[ImageTable]) -> tuple[list[int] | None, list[str] | None]:
+    """Labels and class names over all tables; (None, None) where any is missing: null, or -1 as on the Hub.
+
+    Labels that are words count into their sorted list. Raises DataError where tables disagree.
+    """
+    where = str(tables[0].path)
+    named = {tuple(table.names) for table in tables if table.names}
+    if len(named) > 1:
+        raise DataError(
+            f"the parquet files beside {where!r} name their classes differently; pass one of them"
+        )
+    values = [value for table in tables for value in table.labels or [None] * len(table.paths)]
+    kinds = {type(value) for value in values}
+    if type(None) in kinds:
+        return None, None
+    if len(kinds) > 1:
+        raise DataError(
+            f"the parquet files beside {where!r} hold labels of different kinds; pass one of them"
+        )
+    if kinds == {str}:
+        words = sorted(set(values))
+        place = {word: i for i, word in enumerate(words)}
+        return [place[value] for value in values], words
+    if min(values) < 0:
+        return None, None
+    names = list(named.pop()) if named else None
+    if names and max(values) >= len(names):
+        raise DataError(f"{where!r} has label {max(values)}, but names only {len(names)} classes")
+    return values, names
+
+
+def _schema(path: Path) -> Any:
+    """Arrow schema of a parquet file. Raises DataError where it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot read {str(path)!r} as parquet ({error}): is the file whole?") from error
+
+
+def _image_column(schema: Any) -> str | None:
+    """Name of the column of images: a struct with a `bytes` field; "image" where there are several."""
+    from pyarrow import types
+
+    structs = [f.name for f in schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    return "image" if "image" in structs else next(iter(structs), None)
+
+
+def _label_column(schema: Any) -> tuple[str | None, list[str] | None]:
+    """The column "label", else the first `ClassLabel`, if of integers or words; and its class names."""
+    from pyarrow import types
+
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = {k: v["names"] for k, v in features.items() if v.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        names = {}  # written by something other than Hugging Face datasets: labels then go by number
+    for column in ("label", *names):
+        if column in schema.names:
+            kind = schema.field(column).type
+            if types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind):
+                return column, names.get(column)
+    return None, None

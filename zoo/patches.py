@@ -1,0 +1,68 @@
+"""Images as sequences of patches: the one `patchify`/`unpatchify` pair, patch targets and the error on hidden patches.
+
+Axes: B images, C channels, P patch side in pixels, (h, w) patch grid, N = h*w patches in row-major order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.errors import SizeError
+
+
+def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
+    """Patch grid (h, w) of an image; SizeError where a side is not a multiple of the patch."""
+    if height % patch or width % patch or height < patch or width < patch:
+        near = tuple(max(patch, round(side / patch) * patch) for side in (height, width))
+        raise SizeError(
+            f"an image of {height}×{width} pixels is not a whole number of {patch}-pixel patches; "
+            f"the nearest size that is: {near[0]}×{near[1]}"
+        )
+    return height // patch, width // patch
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, P*P*C), the pixels of a patch flattened as (row, column, channel), as MAE does."""
+    batch, channels, height, width = images.shape
+    h, w = grid_of(height, width, patch)
+    cut = images.reshape(batch, channels, h, patch, w, patch)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, h * w, patch * patch * channels)
+
+
+def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """(B, N, P*P*C) -> (B, C, H, W): the inverse of `patchify` on the grid (h, w)."""
+    batch, _, values = patches.shape
+    (h, w), channels = grid, values // (patch * patch)
+    cut = patches.reshape(batch, h, w, patch, patch, channels)
+    return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, h * patch, w * patch)
+
+
+class PatchStatistics(NamedTuple):
+    """Mean and standard deviation of every patch, (B, N, 1) each."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def patch_statistics(patches: Tensor) -> PatchStatistics:
+    """Statistics that MAE normalises its targets with: unbiased variance, 1e-6 inside the root (§3 of 2111.06377)."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return PatchStatistics(mean, (variance + 1e-6).sqrt())
+
+
+def normalise_patches(patches: Tensor) -> Tensor:
+    """Each patch to mean 0 and variance 1 over its own pixels: MAE's `norm_pix_loss` target."""
+    mean, std = patch_statistics(patches)
+    return (patches - mean) / std
+
+
+def hidden_error(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared error over the hidden patches of each image: (B,). 0 where an image hides nothing.
+
+    predicted, target: (B, N, P*P*C). hidden: (B, N) bool, True = hidden.
+    """
+    per_patch = (predicted - target).square().mean(dim=-1)  # (B, N)
+    return (per_patch * hidden).sum(dim=1) / hidden.sum(dim=1).clamp(min=1)

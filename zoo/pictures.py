@@ -1,0 +1,214 @@
+"""Pictures for people: what a model attends to, and what it imagines. Tensors in, PIL images out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from zoo.attention_maps import top_mass
+from zoo.errors import ImageError, did_you_mean
+from zoo.files import atomic_write
+
+if TYPE_CHECKING:
+    from zoo.encoder import Encoder
+    from zoo.reconstruction import Reconstruction
+
+Array = npt.NDArray[np.float32]
+
+PAPER, INK, FAINT = (255, 255, 255), (31, 35, 40), (101, 109, 118)
+GAP, MARGIN = 14, 24
+LABEL, CAPTION, TITLE = 17, 16, 22
+
+# Nine even stops of matplotlib's inferno (CC0): equal steps look equally large, and lightness alone keeps the order.
+HEAT = np.array([
+    (0, 0, 4), (33, 12, 74), (87, 16, 110), (138, 34, 106), (188, 55, 84),
+    (228, 90, 49), (249, 142, 9), (249, 203, 53), (252, 255, 164),
+], dtype=np.float32)  # fmt: skip
+
+# Fine enough for the outline of an object, coarse enough to see single patches.
+FINE_GRID = 28
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a sheet: its tiles from left to right, a label above each, one caption below them all."""
+
+    tiles: Sequence[Image.Image]
+    labels: Sequence[str] = ()
+    caption: str = ""
+
+
+def as_seen(encoder: Encoder, image: str | Path, *, fit: str = "whole", size: int | None = None) -> Tensor:
+    """What an encoder gets of a photo, as (3, H, W) in [0, 1]: a tensor it takes back as it is.
+
+    size=None enlarges the photo until its short side has 28 patches. Raises ImageError and SizeError.
+    """
+    short = FINE_GRID * encoder.stride if size is None else size
+    return encoder.transform.denormalise(encoder.transform.pixels(image, encoder.stride, fit, short)).clamp(
+        0, 1
+    )
+
+
+def attention_panel(image: Tensor, heads: Tensor, *, title: str = "", tile: int = 320) -> Image.Image:
+    """The photo, a heat map per head, their mean, and the patches that hold 60 % of the mean's mass.
+
+    image (3, H, W) in [0, 1], heads (heads, h, w), not negative; `tile` is the longer side of one tile in pixels.
+    """
+    tiles, labels = attention_tiles(image, heads, tile=tile)
+    columns = _columns(len(tiles))
+    starts = range(0, len(tiles), columns)
+    return sheet([Row(tiles[i : i + columns], labels[i : i + columns]) for i in starts], title=title)
+
+
+def attention_tiles(image: Tensor, heads: Tensor, *, tile: int = 320) -> tuple[list[Image.Image], list[str]]:
+    """The tiles of `attention_panel` and their labels, for a sheet with one photo per row."""
+    size = _tile_size(image, tile)
+    photo = _resized(_to_picture(image), size)
+    mean = heads.mean(dim=0)
+    heat = [_heat_over(photo, head) for head in (*heads, mean)]
+    tiles = [photo, *heat, _spotlight(photo, top_mass(mean))]
+    return tiles, [
+        "photo",
+        *(f"head {i}" for i in range(len(heads))),
+        "mean of heads",
+        "top 60 % of the mean",
+    ]
+
+
+def reconstruction_panel(
+    rec: Reconstruction, *, strategy: str | None = None, title: str = "", tile: int = 256
+) -> Image.Image:
+    """One row per image: original, masked, predicted, composite, with what was hidden and the error below."""
+    rows = []
+    for i in range(len(rec.image)):
+        columns = (rec.image[i], rec.masked[i], rec.predicted[i], rec.composite[i])
+        tiles = [_resized(_to_picture(column), _tile_size(column, tile)) for column in columns]
+        labels = ("original", "masked", "predicted", "composite") if i == 0 else ()
+        rows.append(Row(tiles, labels, reconstruction_caption(rec, i, strategy)))
+    borrowed = "The picture borrows the mean and variance of every hidden patch: this model predicts normalised pixels."
+    return sheet(rows, title=title, footer=borrowed if rec.uses_target_statistics else "")
+
+
+def reconstruction_caption(rec: Reconstruction, index: int, strategy: str | None = None) -> str:
+    """`"random, 75 % hidden · error 0.0123"`, with the share of visible patches a secondary mask took."""
+    mask = rec.mask[index]
+    hidden = f"{100 * float(mask.float().mean()):.3g} % hidden"
+    parts = [f"{strategy}, {hidden}" if strategy else hidden]
+    if rec.secondary is not None and (visible := int((~mask).sum())):
+        share = float((rec.secondary[index] & ~mask).sum()) / visible
+        parts.append(f"{100 * share:.3g} % of the visible masked too")
+    return " · ".join([*parts, f"error {float(rec.error[index]):.4f}"])
+
+
+def sheet(rows: Sequence[Row], *, title: str = "", footer: str = "") -> Image.Image:
+    """Rows of tiles on white paper; columns are as wide as their widest tile, tiles are centred in them."""
+    count = max(len(row.tiles) for row in rows)
+    widths = [max(row.tiles[c].width for row in rows if c < len(row.tiles)) for c in range(count)]
+    heights = [_row_height(row) for row in rows]
+    top = MARGIN + (TITLE + GAP if title else 0)
+    total = top + sum(heights) + GAP * (len(rows) - 1) + (GAP + CAPTION if footer else 0) + MARGIN
+    picture = Image.new("RGB", (2 * MARGIN + sum(widths) + GAP * (count - 1), total), PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((MARGIN, MARGIN), title, fill=INK, font=ImageFont.load_default(TITLE), anchor="lt")
+    for row, height in zip(rows, heights, strict=True):
+        _draw_row(picture, draw, row, widths, top)
+        top += height + GAP
+    draw.text((MARGIN, top), footer, fill=FAINT, font=ImageFont.load_default(CAPTION), anchor="lt")
+    return picture
+
+
+def save_picture(image: Image.Image, path: str | Path) -> Path:
+    """Write a png, jpg or webp, whole or not at all. Raises ImageError for another suffix or a folder that refuses."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        hint = did_you_mean(suffix, FORMATS) or "; give it .png, .jpg or .webp"
+        raise ImageError(f"cannot tell from {str(path)!r} what kind of picture to write{hint}")
+    try:
+        with atomic_write(path) as temporary:
+            image.save(temporary, format=FORMATS[suffix], quality=92)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ImageError(f"cannot write {str(path)!r}: {reason}; choose a folder you may write to") from error
+    return path
+
+
+def heat_colours(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Colours of values in [0, 1] (...) -> (..., 3) uint8, dark for 0 and bright for 1."""
+    stops = np.linspace(0.0, 1.0, len(HEAT))
+    channels = [np.interp(np.asarray(values, dtype=np.float32), stops, HEAT[:, c]) for c in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def _heat_over(photo: Image.Image, head: Tensor) -> Image.Image:
+    """One head (h, w) as heat over a grey copy of the photo, on the head's own scale."""
+    strength = _stretched(head.detach().float().cpu().numpy())
+    heat = _resized(Image.fromarray(heat_colours(strength)), photo.size, Image.Resampling.NEAREST)
+    return Image.blend(photo.convert("L").convert("RGB"), heat, 0.78)
+
+
+def _spotlight(photo: Image.Image, mask: Tensor) -> Image.Image:
+    """The photo where the mask (h, w) is True, a pale ghost of it elsewhere."""
+    stencil = Image.fromarray(mask.cpu().numpy().astype(np.uint8) * 255)
+    ghost = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, PAPER), 0.8)
+    return Image.composite(photo, ghost, _resized(stencil, photo.size, Image.Resampling.NEAREST))
+
+
+def _stretched(head: Array) -> Array:
+    """A map (h, w) from its minimum to its 99.5th percentile as 0 to 1: one outlier patch must not darken the rest."""
+    low, high = float(head.min()), float(np.quantile(head, 0.995))
+    stretched: Array = np.clip((head - low) / max(high - low, 1e-12), 0.0, 1.0)
+    return stretched
+
+
+def _to_picture(image: Tensor) -> Image.Image:
+    """(3, H, W) in [0, 1] -> PIL, rounded to 8 bits."""
+    levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def _resized(picture: Image.Image, size: tuple[int, int], how: Image.Resampling | None = None) -> Image.Image:
+    return picture.resize(size, how if how is not None else Image.Resampling.BICUBIC)
+
+
+def _tile_size(image: Tensor, tile: int) -> tuple[int, int]:
+    """Width and height of an image (3, H, W) whose longer side becomes `tile`."""
+    height, width = image.shape[-2:]
+    scale = tile / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _columns(tiles: int) -> int:
+    """How many columns leave the fewest holes: up to six in one row, else three to six, the wider first."""
+    return tiles if tiles <= 6 else min((6, 5, 4, 3), key=lambda columns: -tiles % columns)
+
+
+def _row_height(row: Row) -> int:
+    label = LABEL + 8 if row.labels else 0
+    return label + max(tile.height for tile in row.tiles) + (CAPTION + 10 if row.caption else 0)
+
+
+def _draw_row(
+    picture: Image.Image, draw: ImageDraw.ImageDraw, row: Row, widths: Sequence[int], top: int
+) -> None:
+    """Labels, tiles and caption of one row whose upper edge is at `top`."""
+    bottom = top + _row_height(row)
+    upper = top + (LABEL + 8 if row.labels else 0)
+    left, font = MARGIN, ImageFont.load_default(LABEL)
+    for column, (tile, width) in enumerate(zip(row.tiles, widths, strict=False)):
+        if row.labels:
+            draw.text((left + width // 2, top), row.labels[column], fill=INK, font=font, anchor="mt")
+        picture.paste(tile, (left + (width - tile.width) // 2, upper))
+        left += width + GAP
+    draw.text(
+        (MARGIN, bottom - CAPTION), row.caption, fill=FAINT, font=ImageFont.load_default(CAPTION), anchor="lt"
+    )

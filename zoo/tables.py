@@ -1,0 +1,31 @@
+"""Tables and pairs as aligned plain text: nothing to import, and a pipe reads them as well as a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
+    """Columns two spaces apart; the columns named in `right` hold numbers and end where their header ends.
+
+    >>> print(table(["name", "k-NN"], [["a", "9.5 %"], ["longer", "74.5 %"]], right=["k-NN"]))
+    name      k-NN
+    a        9.5 %
+    longer  74.5 %
+    """
+    widths = [max(len(row[c]) for row in [header, *rows]) for c in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        placed = zip(header, cells, widths, strict=True)
+        return "  ".join(c.rjust(w) if name in right else c.ljust(w) for name, c, w in placed).rstrip()
+
+    return "\n".join([line(header), *(line(row) for row in rows)])
+
+
+def pairs(facts: Sequence[tuple[str, str]]) -> str:
+    """One fact per line, its label in a column of its own; further lines of a value are indented to match."""
+    width = max((len(label) for label, _ in facts), default=0)
+    indent = "\n" + " " * (width + 2)
+    return "\n".join(
+        f"{label.ljust(width)}  {indent.join(value.splitlines())}".rstrip() for label, value in facts
+    )
