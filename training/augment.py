@@ -35,7 +35,12 @@ def crop_and_flip(size: int, scale: tuple[float, float]) -> list[Transform]:
 
 
 def colour_distortion(
-    brightness: float, contrast: float, saturation: float, hue: float, probability: float = 0.8, grey: float = 0.2
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    probability: float = 0.8,
+    grey: float = 0.2,
 ) -> list[Transform]:
     """Colour jitter in random order with a probability, then grey with another."""
     return [
@@ -58,6 +63,6 @@ def solarise(probability: float) -> list[Transform]:
 
 def normalised(steps: Sequence[Transform]) -> Transform:
     """The steps, then float values with ImageNet's mean and deviation."""
-    return v2.Compose(
-        [*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    )
+    to_float = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    composed: Transform = v2.Compose([*steps, *to_float])
+    return composed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 import torch
 
 from zoo.errors import WeightsError
@@ -40,8 +41,9 @@ class Checkpoint:
             self.method.load_state_dict(content["method"])
             self.optimizer.load_state_dict(content["optimizer"])
             return int(content["step"]), float(content["seconds"])
-        except Exception as error:  # torch raises a dozen kinds for a damaged file
+        except Exception as error:  # torch raises a dozen kinds for a damaged file, some without a word
+            reason = (str(error) or "it ends too early").splitlines()[0]
             raise WeightsError(
-                f"{self.path} cannot continue this run ({type(error).__name__}: {str(error).splitlines()[0]}). "
+                f"{self.path} cannot continue this run ({type(error).__name__}: {reason}). "
                 "Remove it to start from the beginning"
             ) from error

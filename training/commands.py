@@ -19,7 +19,7 @@ def train_command(name: str, data: str, out: str, init: str | None, knobs: list[
     turned = with_knobs(recipe(name), knobs)
     extra = [*(["--init", init] if init else []), *knobs]
     command = shlex.join(["zoo", "train", name, data, *extra, "--out", out])
-    folder = run(turned, data, out, init=init, command=command)
+    folder = run(turned, data, out, init=init, name=name, command=command)
     print(f"wrote {folder}; load it with zoo.load({str(folder)!r}), or keep it: zoo register {folder} NAME")
 
 

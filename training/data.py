@@ -1,7 +1,7 @@
 """Images to batches of views: decoded once, cut by workers, the same for any number of workers and processes.
 
-Which images a step sees, in what order and how they are cut depends on (seed, epoch, image) alone, so a run that resumes
-at step t continues exactly where it stopped.
+Which images a step sees, in what order and how they are cut depends on (seed, epoch, image) alone, so a run that
+resumes at step t continues exactly where it stopped.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ from zoo.training.methods import Views
 log = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # (epoch, image)
+Sample = tuple[list[Tensor], int, list[str]]  # views, seed, ids first found unreadable
 
 
 @dataclass(frozen=True)
 class Batch:
-    """views: one (B, C, h, w) per view. noise: (B,) int64, one seed per image."""
+    """views: one (B, C, h, w) per view. noise: (B,) int64, one seed per image.
+
+    skipped: ids of the images that were found unreadable while this batch was cut.
+    """
 
     views: list[Tensor]
     noise: Tensor
+    skipped: list[str]
 
     def to(self, device: torch.device) -> Batch:
-        return Batch([view.to(device, non_blocking=True) for view in self.views], self.noise)
+        return Batch([view.to(device, non_blocking=True) for view in self.views], self.noise, self.skipped)
 
 
 def sample_seed(seed: int, epoch: int, image: int) -> int:
@@ -55,10 +60,11 @@ def decode(encoded: bytes, side: int) -> Tensor:
             (max(side, round(image.width * scale)), max(side, round(image.height * scale))),
             Image.Resampling.BICUBIC,
         )
-    return tv.pil_to_tensor(image)
+    pixels: Tensor = tv.pil_to_tensor(image)
+    return pixels
 
 
-class CutViews(Dataset[tuple[list[Tensor], int]]):
+class CutViews(Dataset[Sample]):
     """Views of the images of a source; a key is (epoch, image)."""
 
     def __init__(self, source: Source, views: Views, seed: int, side: int, cache: bool) -> None:
@@ -83,10 +89,13 @@ class CutViews(Dataset[tuple[list[Tensor], int]]):
     def __len__(self) -> int:
         return len(self.source) if self.images is None else len(self.images)
 
-    def __getitem__(self, key: Key) -> tuple[list[Tensor], int]:
+    def __getitem__(self, key: Key) -> Sample:
         epoch, image = key
         seed = sample_seed(self.seed, epoch, image)
-        return self.cut(self._image(image), Generator().manual_seed(seed)), seed
+        known = len(self.skipped)
+        views = self.cut(self._image(image), Generator().manual_seed(seed))
+        # A worker's own `skipped` never reaches the run, so that what it adds travels with the views.
+        return views, seed, list(self.skipped)[known:]
 
     def _image(self, index: int) -> Tensor:
         """A decoded image; where it cannot be read, the next one that can stands in for it."""
@@ -136,16 +145,20 @@ class Order(Sampler[list[Key]]):
             yield [(epoch, int(i)) for i in order[first + self.rank : first + self.batch : self.world]]
 
 
-def collate(samples: list[tuple[list[Tensor], int]]) -> Batch:
+def collate(samples: list[Sample]) -> Batch:
     """Views of each image -> batches of each view."""
-    views = [torch.stack(column) for column in zip(*(views for views, _ in samples), strict=True)]
-    return Batch(views, torch.tensor([seed for _, seed in samples], dtype=torch.int64))
+    views, seeds, skipped = zip(*samples, strict=True)
+    return Batch(
+        [torch.stack(column) for column in zip(*views, strict=True)],
+        torch.tensor(seeds, dtype=torch.int64),
+        [name for names in skipped for name in names],
+    )
 
 
 def loader(dataset: CutViews, order: Order, workers: int) -> DataLoader[Batch]:
     """Batches in the order of `order`, cut by `workers` processes (0: in this one)."""
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # yields what collate makes of the samples
         batch_sampler=order,
         num_workers=workers,
         collate_fn=collate,

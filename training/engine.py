@@ -6,36 +6,26 @@ import dataclasses
 import json
 import logging
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from zoo.errors import DataError, RecipeError
 from zoo.files import atomic_write
-from zoo.sources import train_and_test
+from zoo.sources import Source, open_source, splits, train_and_test
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
-from zoo.training.finish import write_model
+from zoo.training.finish import RunFacts, write_model
 from zoo.training.methods import Method, Step
-from zoo.training.progress import Progress
+from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class State:
-    """How far a run is."""
-
-    step: int = 0
-    seconds: float = 0.0
-    """Time spent training, over all the times the run was started."""
-    skipped: list[str] = field(default_factory=list)
 
 
 def run(
@@ -45,23 +35,27 @@ def run(
     *,
     test: str | Path | None = None,
     init: str | Path | None = None,
+    name: str | None = None,
     command: str | None = None,
 ) -> Path:
     """Train `recipe` on `data` and return `out`, a model folder that `zoo.load` reads.
 
-    The same call on the same folder continues from its last checkpoint. Raises RecipeError where the folder holds a run of
-    another recipe, DataError where there are fewer images than a batch.
+    test: images that only measure; without them the data's own split, a share held out of labelled data, or none.
+    init: a zoo model to begin with. name, command: of the recipe, for the card.
+
+    The same call on the same folder continues from its last checkpoint. Raises RecipeError where the folder holds a
+    run of another recipe, DataError where there are fewer images than a batch.
 
     >>> zoo.training.run(recipe("mae/smoke"), "photos/", "runs/mine")
     PosixPath('runs/mine')
     """
     recipe.check()
     out = Path(out)
-    _claim(out, recipe, str(data))
+    _claim(out, {"images": str(data), "init": None if init is None else str(init), **recipe.describe()})
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    accelerator = Accelerator(mixed_precision=recipe.run.precision)
-    train, held_out, note = train_and_test(data, test, seed=recipe.run.seed)
+    accelerator = _accelerator(recipe.run.precision)
+    train, held_out, note = split(data, test, recipe.run.seed)
     torch.manual_seed(recipe.run.seed)
     method = recipe.method.build(recipe)
     if init is not None:
@@ -70,7 +64,15 @@ def run(
     state = State(skipped=sorted(dataset.skipped))
     loop(accelerator, method, dataset, recipe, out, state)
     if accelerator.is_main_process:
-        write_model(out, recipe, method, (train, held_out, note), state, command)
+        facts = RunFacts(
+            recipe=name or type(recipe.method).__module__.rpartition(".")[-1],
+            command=command or f"zoo.training.run({str(data)!r}, {str(out)!r})",
+            data=str(data),
+            init="random" if init is None else str(init),
+            images=len(dataset),
+            note=note,
+        )
+        write_model(out, recipe, method, (train, held_out), state, facts)
     accelerator.wait_for_everyone()
     return out
 
@@ -91,9 +93,7 @@ def loop(
             module.compile()
 
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    order = Order(
-        len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world
-    )
+    order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
     with Progress(out, recipe, state, steps.total, quiet=not main) as progress:
         method.train()
         started, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -102,6 +102,7 @@ def loop(
             rate = set_rates(optimizer, recipe, step)
             loss, logs = train_step(accelerator, method, bare, optimizer, batch, step, recipe.run.seed)
             state.step += 1
+            state.skipped += [name for name in batch.skipped if name not in state.skipped]
             state.seconds = time.monotonic() - started
             progress.step(state, loss, {"lr": rate, **logs})
             if main and time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
@@ -121,12 +122,13 @@ def train_step(
     seed: int,
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Forward, backward, the method's hooks and the optimiser: one step."""
-    # Drop path draws from torch's generator: seeded by the step, so that a resumed run repeats what it would have drawn.
+    # Drop path draws from torch's generator: seeded by the step, so that a resumed run repeats what it would draw.
     torch.manual_seed(hash((seed, step.index, accelerator.process_index)) % 2**63)
     batch = batch.to(accelerator.device)
     with accelerator.autocast():
         loss, logs = method(batch.views, step, batch.noise)
     accelerator.backward(loss)
+    accelerator.unscale_gradients(optimizer)  # clipping must see them at their true size
     bare.before_step(step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -154,6 +156,15 @@ def weight_decay(optim: Optim, step: Step) -> float:
     return cosine(step.index, step.total, optim.weight_decay, optim.weight_decay_end)
 
 
+def split(data: str | Path, test: str | Path | None, seed: int) -> tuple[Source, Source | None, str]:
+    """Images to train on, images to measure on, and a sentence that says which. Unlabelled ones are all trained on."""
+    if test is None and not splits(data):
+        whole = open_source(data)
+        if whole.labels is None:
+            return whole, None, "All images were trained on; nothing was measured, for want of labels."
+    return train_and_test(data, test, seed=seed)
+
+
 def start_from(method: Method, init: str | Path) -> None:
     """Begin with the encoder of a zoo model instead of random weights."""
     from zoo.loading import load
@@ -172,11 +183,22 @@ def _count_steps(recipe: Recipe, images: int, title: str) -> Step:
     return Step(0, recipe.schedule.epochs * per_epoch, per_epoch)
 
 
-def _claim(out: Path, recipe: Recipe, data: str) -> None:
+def _accelerator(precision: str) -> Accelerator:
+    """accelerate, for one run. RecipeError where this machine cannot compute in that precision."""
+    # It keeps the precision of the first run of a process for all that follow.
+    AcceleratorState._reset_state()
+    try:
+        return Accelerator(mixed_precision=precision)
+    except ValueError as error:
+        wrong = f"--run.precision {precision} does not work here ({error}); give bf16 or no"
+        raise RecipeError(wrong) from error
+
+
+def _claim(out: Path, mine: dict[str, Any]) -> None:
     """Write `recipe.json`, or check that the run already in the folder is this one."""
     path = out / "recipe.json"
-    mine = {"data": data, **recipe.describe()}
-    if path.is_file():
+    # A run that stopped before its first checkpoint left nothing that another could spoil.
+    if path.is_file() and any((out / name).is_file() for name in ("checkpoint.pt", "model.safetensors")):
         changed = _differences(json.loads(path.read_text()), mine)
         if changed:
             raise RecipeError(
@@ -189,16 +211,19 @@ def _claim(out: Path, recipe: Recipe, data: str) -> None:
 
 
 # Knobs that may change between two starts of one run, because they do not change what it computes.
-_FREE = {"run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "data.workers", "data.cache"}
+_FREE = {
+    *("run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "run.licence"),
+    *("data.workers", "data.cache", "arch.crop_pct"),
+}
 
 
 def _differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
-    """`knob was A, now B` for each knob that differs."""
+    """`knob was A, now B` for each knob that differs. One that came later than the run is no difference."""
     found: list[str] = []
     for key in sorted({*theirs, *mine}):
         old, new, name = theirs.get(key), mine.get(key), f"{prefix}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{name}.")
-        elif old != new and name not in _FREE:
+        elif key in theirs and old != new and name not in _FREE:
             found.append(f"{name} was {old}, now {new}")
     return found

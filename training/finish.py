@@ -1,1 +1,129 @@
-def write_model(*a): pass
+"""The end of a run: its encoder as a model folder, with a card written from the recipe."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+
+import zoo
+from zoo.cards import DecoderSpec, ModelCard, TrainingFacts, TransformSpec, write_card
+from zoo.evaluate import measure
+from zoo.evaluate.results import results_of, with_results
+from zoo.folders import write_folder
+from zoo.loading import load
+from zoo.sources import Source
+from zoo.training.methods import Method
+from zoo.training.progress import State
+from zoo.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a card says of a run that neither its recipe nor its method knows."""
+
+    recipe: str
+    command: str
+    data: str
+    init: str
+    images: int
+    note: str
+
+
+def write_model(
+    out: Path, recipe: Recipe, method: Method, data: tuple[Source, Source | None], state: State, facts: RunFacts
+) -> ModelCard:
+    """Write encoder, decoder and card into the run's folder, measure them there, and put the numbers on the card.
+
+    data: the images trained on and those held out, if any.
+    """
+    card = card_of(out.resolve().name, recipe, method, data[0], state, facts)
+    card = write_folder(out, card, method.encoder(), method.decoder(), body_of(card, facts.note))
+    train, test = data
+    if test is None:
+        return card
+    protocols = [*(["knn"] if _labelled(train, test) else []), *(["reconstruction"] if card.decoder else [])]
+    encoder = load(out)
+    for protocol in protocols:
+        command = f"zoo evaluate {out} {facts.data} --protocol {protocol}"
+        for row in measure(encoder, train, test, [protocol], seed=recipe.run.seed):
+            card = with_results(card, results_of(row, test, command))
+    write_card(card, out)
+    return card
+
+
+def card_of(
+    name: str, recipe: Recipe, method: Method, train: Source, state: State, facts: RunFacts
+) -> ModelCard:
+    """The card of a finished run, without its scores."""
+    own = method.card()
+    encoder, arguments = method.encoder(), recipe.arch.arguments()
+    arguments.pop("global_pool", None)  # `pooling` says it
+    return ModelCard(
+        name=name,
+        licence=recipe.run.licence,
+        method=type(recipe.method).__module__.rpartition(".")[-1],
+        kind=own["kind"],
+        family=recipe.arch.family,
+        architecture=recipe.arch.name,
+        arguments=arguments,
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        pooling=recipe.arch.pooling,
+        transform=TransformSpec(size=recipe.arch.size, crop_pct=recipe.arch.crop_pct),
+        decoder=DecoderSpec(**own["decoder"]) if "decoder" in own else None,
+        tags=("self-supervised", "timm"),
+        datasets=(train.name,),
+        training=TrainingFacts(
+            recipe=facts.recipe,
+            command=facts.command,
+            data=train.title,
+            images=facts.images,
+            epochs=recipe.schedule.epochs,
+            steps=state.step,
+            seed=recipe.run.seed,
+            hardware=hardware(),
+            minutes=round(state.seconds / 60, 1),
+            init=facts.init,
+            versions={"ssl-zoo": zoo.__version__, "torch": torch.__version__, "timm": timm.__version__},
+        ),
+    )
+
+
+def body_of(card: ModelCard, note: str) -> str:
+    """The card's text for people."""
+    training = card.training
+    assert training is not None  # card_of wrote it
+    decoder = (
+        f"\nIts decoder comes along: `zoo reconstruct {card.name} photo.jpg --out out.png`.\n" if card.decoder else ""
+    )
+    return f"""\
+# {card.name}
+
+{card.architecture} pre-trained with {card.method.upper()} on {training.data}: {training.epochs} epochs of
+{training.images:,} images, {training.minutes:g} minutes on {training.hardware}. {note}
+
+```python
+import zoo
+
+encoder = zoo.load("{card.name}")
+features = encoder("photo.jpg")
+```
+{decoder}
+Trained by `{training.command}`.
+"""
+
+
+def hardware() -> str:
+    """What this process computes on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
+    threads = torch.get_num_threads()
+    return f"{threads} of {os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def _labelled(*sources: Source) -> bool:
+    return all(source.labels is not None and len(set(source.labels)) > 1 for source in sources)

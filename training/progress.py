@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,12 +15,22 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.files import atomic_write
 
 if TYPE_CHECKING:
-    from zoo.training.engine import State
     from zoo.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """How far a run is."""
+
+    step: int = 0
+    seconds: float = 0.0
+    """Time spent training, over all the times the run was started."""
+    skipped: list[str] = field(default_factory=list)
 
 
 class Diverged(ZooError):
@@ -43,7 +54,11 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"))
+            columns = (
+                TextColumn("step {task.completed}/{task.total}"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+            )
             self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
             self.bar.start()
             self.task = self.bar.add_task("", total=self.total, completed=self.last[0])
@@ -90,7 +105,15 @@ def duration(seconds: float) -> str:
 
 def _forget_after(path: Path, step: int) -> None:
     """Drop log lines later than the checkpoint, so that a resumed run logs every step once."""
-    if not path.is_file():
-        return
-    lines = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-    path.write_text("".join(line + "\n" for line in lines))
+    if path.is_file():
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    """The step a line is about; infinity for the half line of a run that was killed while it wrote."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")

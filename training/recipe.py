@@ -29,6 +29,8 @@ class Arch:
     """Pixels of the image side that positions are stored for, and that the encoder is evaluated at."""
     pooling: Literal["token", "avg"] = "token"
     drop_path: float = 0.0
+    crop_pct: float = 0.875
+    """Side of the evaluation crop over the resized short side."""
 
     def arguments(self) -> dict[str, Any]:
         """timm's keyword arguments that the finished encoder needs; drop path is for training only."""
@@ -90,6 +92,8 @@ class Run:
     """CPU threads of this process; 0 leaves torch's choice."""
     checkpoint_minutes: float = 2.0
     log_every: int = 10
+    licence: str = "unknown"
+    """Licence of the weights for the card: Hugging Face's identifier, such as apache-2.0."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +109,37 @@ class Recipe:
 
     def check(self) -> None:
         """RecipeError for a knob whose value cannot work."""
-        positive = {
+        above_zero = {
             "--optim.batch": self.optim.batch,
             "--optim.lr": self.optim.lr,
             "--schedule.epochs": self.schedule.epochs,
             "--data.size": self.data.size,
+            "--data.side": self.data.side,
             "--arch.size": self.arch.size,
+            "--run.log_every": self.run.log_every,
         }
-        for knob, value in positive.items():
-            if value <= 0:
+        zero_or_more = {
+            "--schedule.warmup_epochs": self.schedule.warmup_epochs,
+            "--data.workers": self.data.workers,
+            "--run.seed": self.run.seed,
+            "--run.threads": self.run.threads,
+        }
+        for knob, value in above_zero.items():
+            if not value > 0:  # NaN too
                 raise RecipeError(f"{knob} is {value}; give a number above 0")
-        if self.data.workers < 0:
-            raise RecipeError(f"--data.workers is {self.data.workers}; give 0 or more")
+        for knob, value in zero_or_more.items():
+            if not value >= 0:
+                raise RecipeError(f"{knob} is {value}; give 0 or more")
+
+    def check_patches(self, patch: int, **method_sides: int) -> None:
+        """RecipeError for a side in pixels that is no whole number of patches."""
+        sides = {"--arch.size": self.arch.size, "--data.size": self.data.size}
+        for knob, side in {**sides, **{f"--method.{k}": v for k, v in method_sides.items()}}.items():
+            if side % patch:
+                near = max(patch, round(side / patch) * patch)
+                raise RecipeError(
+                    f"{knob} is {side}, not a multiple of the {patch}-pixel patch of {self.arch.name}; give {near}"
+                )
 
     def describe(self) -> dict[str, Any]:
         """The recipe as plain JSON, with the name of the method's file."""

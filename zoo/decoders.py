@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -12,9 +13,7 @@ def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
 
     Each quarter holds D/4 frequencies 10000^(-i / (D/4)). The released MAE weights store the column first.
     """
-    rows, columns = torch.meshgrid(
-        *(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij"
-    )
+    rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
     quarter = width // 4
     frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]  # each (N, D/4)
@@ -22,7 +21,7 @@ def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
 
 
 class MAEDecoder(nn.Module):
-    """MAE's decoder (§3 of 2111.06377): mask tokens in the holes, fixed positions, a few blocks, pixels of every patch."""
+    """MAE's decoder (§3 of 2111.06377): mask tokens in the holes, fixed positions, a few blocks, pixels."""
 
     def __init__(
         self, encoder_width: int, width: int, depth: int, heads: int, patch: int, channels: int = 3
@@ -32,9 +31,11 @@ class MAEDecoder(nn.Module):
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth)
+            Block(width, heads, mlp_ratio=4, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(
+            width
+        )  # timm's: 1e-6 inside the root, as in the authors' code, where torch has 1e-5
         self.head = nn.Linear(width, patch * patch * channels)
         self._initialise()
 

@@ -48,7 +48,7 @@ def run(out: Path, say: Callable[[str], None] = print) -> tuple[Path, Path]:
     say(f"what each head of its last block attends to: {attention}")
     reconstruction = save_picture(draw_reconstruction(load(MAE), photos), out / "reconstruction.png")
     say(f"what {MAE} imagines behind 75 % hidden patches: {reconstruction}")
-    say(f"\n{time.perf_counter() - start:.1f} s. {NEXT}")
+    say(f"\n{time.perf_counter() - start:.1f} s in all\n{NEXT}")
     return attention, reconstruction
 
 

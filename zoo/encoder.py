@@ -139,7 +139,8 @@ class Encoder:
         rows = [
             self.family.attention_rows(self.module, chunk, index, patch) for chunk in self._chunks(pixels)
         ]
-        return torch.cat(rows).unflatten(2, grid)
+        joined: Tensor = torch.cat(rows).unflatten(2, grid)
+        return joined
 
     @torch.no_grad()
     def pyramid(self, images: Images, *, fit: Fit = "crop", size: Size | None = None) -> list[Tensor]:
@@ -170,19 +171,19 @@ class Encoder:
             raise Unsupported(
                 f"{self.card.name} was not trained with secondary masking and has no token for it; leave it out"
             )
-        pixels = self._one_batch(images, fit, size).pixels.to(self.device, self.dtype)
+        pixels = self._one_batch(images, fit, size).pixels.to(self.device)
         grid = self.mask_grid(*pixels.shape[-2:])
         hidden = self._mask(mask, strategy, ratio, seed, grid, len(pixels), spec).to(self.device)
 
         def predict(rows: Tensor, holes: Tensor) -> Tensor:
             visible = visible_indices(holes)
-            tokens = self.family.visible_tokens(self.module, pixels[rows], visible)
+            tokens = self.family.visible_tokens(self.module, self._moved(pixels[rows]), visible)
             predicted: Tensor = decoder(tokens, visible, grid)
             return predicted
 
         predicted = by_visible_count(hidden, predict).float()
         return reconstruction(
-            pixels.float(), hidden, predicted, self.transform, spec.patch, normalised_targets=spec.normalised_targets
+            pixels, hidden, predicted, self.transform, spec.patch, normalised_targets=spec.normalised_targets
         )
 
     def mask_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -225,7 +226,8 @@ class Encoder:
         return pixels.to(self.device, self.dtype)
 
     def _split(self, tokens: Tensor, pixels: Tensor) -> Features:
-        return Features(*self.family.split(self.module, tokens), self._grid(pixels))
+        pooled, cls, patches = self.family.split(self.module, tokens)
+        return Features(pooled, cls, patches, self._grid(pixels))
 
     def _grid(self, pixels: Tensor) -> tuple[int, int]:
         return grid_of(pixels.shape[-2], pixels.shape[-1], self.stride)
@@ -242,15 +244,17 @@ class Encoder:
 
     def _block(self, block: int) -> int:
         """A non-negative block index."""
-        depth = self.family.depth(self.module)
+        depth: int = self.family.depth(self.module)
         if not -depth <= block < depth:
-            raise Unsupported(f"{self.card.name} has blocks 0 to {depth - 1} (or -{depth} to -1), no block {block}")
+            raise Unsupported(
+                f"{self.card.name} has blocks 0 to {depth - 1} (or -{depth} to -1), no block {block}"
+            )
         return block % depth
 
 
 def _row_major(query: tuple[int, int], grid: tuple[int, int]) -> int:
     """Index of the patch (row, column)."""
-    if isinstance(query, str) or len(query) != 2:
+    if not isinstance(query, Sequence) or isinstance(query, str) or len(query) != 2:
         raise Unsupported(f"query is 'cls' or a patch (row, column), not {query!r}")
     row, column = query
     if not (0 <= row < grid[0] and 0 <= column < grid[1]):

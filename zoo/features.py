@@ -26,7 +26,8 @@ class Features:
 
     def as_map(self) -> Tensor:
         """The patches as a feature map (B, D, h, w)."""
-        return self.patches.transpose(1, 2).unflatten(2, self.grid)
+        as_map: Tensor = self.patches.transpose(1, 2).unflatten(2, self.grid)
+        return as_map
 
     def __len__(self) -> int:
         return len(self.pooled)

@@ -57,7 +57,9 @@ def load(
         stride = family(card.family).stride(module)
         if size < stride or size % stride:
             near = max(stride, round(size / stride) * stride)
-            raise SizeError(f"size={size} is not a multiple of {card.name}'s stride {stride}; the nearest is {near}")
+            raise SizeError(
+                f"size={size} is not a multiple of {card.name}'s stride {stride}; the nearest is {near}"
+            )
         card = dataclasses.replace(card, transform=dataclasses.replace(card.transform, size=size))
     return Encoder(card, module, decoder).to(best_device() if device == "auto" else device, dtype)
 
@@ -71,7 +73,7 @@ def best_device() -> torch.device:
 
 def build(card: ModelCard) -> tuple[nn.Module, nn.Module | None]:
     """The card's encoder and decoder with fresh random weights, or without storage under `torch.device("meta")`."""
-    module: nn.Module = family(card.family).build(card.architecture, dict(card.arguments))
+    module: nn.Module = family(card.family).build(card.architecture, card.model_arguments)
     return module, build_decoder(card.decoder, int(module.num_features)) if card.decoder else None  # type: ignore[arg-type]
 
 
@@ -80,6 +82,11 @@ def build_decoder(spec: DecoderSpec, encoder_width: int) -> nn.Module:
     if spec.kind != "mae":
         raise CardError(f"no decoder kind {spec.kind!r}; there is 'mae'")
     return MAEDecoder(encoder_width, spec.width, spec.depth, spec.heads, spec.patch)
+
+
+def untrained(encoder: Encoder) -> Encoder:
+    """The same architecture with the seeded random weights of `load(name, weights="random")`."""
+    return Encoder(encoder.card, *_given(encoder.card, "random")).to(encoder.device, encoder.dtype)
 
 
 def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:

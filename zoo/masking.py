@@ -64,8 +64,8 @@ def draw_mask(
 ) -> Tensor:
     """Hidden patches (B, h, w), one mask per seed, each hiding exactly `hidden_count` patches.
 
-    strategy: "random" (MAE), "grid" (the same corner of every 2×2 cell stays), "uniform" (one random patch of every cell
-    stays: UM-MAE), "blockwise" (BEiT). MaskError for an unknown strategy or a ratio the strategy cannot make.
+    strategy: "random" (MAE), "grid" (the same corner of every 2×2 cell stays), "uniform" (one random patch of every
+    cell stays: UM-MAE), "blockwise" (BEiT). MaskError for an unknown strategy or a ratio the strategy cannot make.
     """
     if strategy not in STRATEGIES:
         raise MaskError(
@@ -77,11 +77,17 @@ def draw_mask(
 
 
 def hidden_count(strategy: str, grid: tuple[int, int], ratio: float | None = None) -> int:
-    """How many patches of a grid the strategy hides; the visible ones are int(N * (1 - ratio)), as in MAE."""
+    """How many patches of a grid the strategy hides.
+
+    The visible ones are int(N * (1 - ratio)), as in MAE; "blockwise" hides round(N * ratio), as BEiT names its number.
+    MaskError for a ratio the strategy cannot make, and where no patch would stay visible.
+    """
     h, w = grid
     ratio = DEFAULT_RATIO[strategy] if ratio is None else ratio
     if not 0 <= ratio < 1:
-        raise MaskError(f"a mask ratio of {ratio} is not a share to hide; give one from 0 to below 1, such as 0.75")
+        raise MaskError(
+            f"a mask ratio of {ratio} is not a share to hide; give one from 0 to below 1, such as 0.75"
+        )
     if strategy in ("grid", "uniform"):
         if ratio != 0.75:
             raise MaskError(
@@ -92,10 +98,9 @@ def hidden_count(strategy: str, grid: tuple[int, int], ratio: float | None = Non
                 f"{strategy!r} needs an even grid, because it works on 2×2 cells; this one is {h}×{w}. "
                 f"The nearest even one is {max(2, h - h % 2)}×{max(2, w - w % 2)}: choose the image size to match"
             )
-    if strategy == "blockwise":
-        return round(h * w * ratio)
     # The tiny addend undoes binary fractions: 10 * (1 - 0.9) is 0.99…98 and one patch stays.
-    visible = math.floor(h * w * (1 - ratio) + 1e-9)
+    floored = math.floor(h * w * (1 - ratio) + 1e-9)
+    visible = h * w - round(h * w * ratio) if strategy == "blockwise" else floored
     if visible == 0:
         raise MaskError(f"a ratio of {ratio} leaves no visible patch on a {h}×{w} grid; lower it")
     return h * w - visible
@@ -209,12 +214,14 @@ STRATEGIES: dict[str, Callable[[tuple[int, int], Seeds, int], Bools]] = {
 
 
 def draw_secondary(hidden: Tensor, seeds: Sequence[int] | Seeds, share: float) -> Tensor:
-    """Secondary masking (§3.2 of 2205.10063): a share of the visible patches to replace by a mask token, (B, h, w) bool.
+    """Secondary masking (§3.2 of 2205.10063): the visible patches to replace by a mask token, (B, h, w) bool.
 
     Of V visible patches int(V * (1 - share)) stay as they are; hidden ones are never chosen.
     """
     if not 0 <= share < 1:
-        raise MaskError(f"a secondary share of {share} is impossible; give one from 0 to below 1, such as 0.25")
+        raise MaskError(
+            f"a secondary share of {share} is impossible; give one from 0 to below 1, such as 0.25"
+        )
     flat = hidden.reshape(len(hidden), -1).numpy()
     draws = splitmix64(seeds, np.arange(flat.shape[1], dtype=np.uint64) + np.uint64(SECONDARY * STREAM))
     chosen = np.zeros_like(flat)
@@ -238,10 +245,7 @@ def as_mask(mask: object, grid: tuple[int, int], count: int) -> Tensor:
     A mask on a coarser grid that divides the model's is enlarged. MaskError for another shape, for values other than
     0 and 1, and where an image would keep no visible patch.
     """
-    tensor = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).detach().cpu()
-    if not bool(((tensor == 0) | (tensor == 1)).all()):
-        raise MaskError("a mask holds True/False or 0/1 (True = hidden); this one has other values")
-    tensor = tensor.bool()
+    tensor = _as_bools(mask)
     if tensor.ndim == 2:
         tensor = tensor[None].expand(count, -1, -1)
     if tensor.ndim != 3 or len(tensor) != count:
@@ -257,5 +261,22 @@ def as_mask(mask: object, grid: tuple[int, int], count: int) -> Tensor:
         )
     tensor = tensor.repeat_interleave(down, 1).repeat_interleave(across, 2)
     if bool(tensor.flatten(1).all(dim=1).any()):
-        raise MaskError("a mask that hides every patch leaves the model nothing to look at; show at least one patch")
+        raise MaskError(
+            "a mask that hides every patch leaves the model nothing to look at; show at least one patch"
+        )
     return tensor
+
+
+def _as_bools(mask: object) -> Tensor:
+    """A tensor, array or nested list of True/False or 0/1 as a bool tensor; MaskError for anything else."""
+    if isinstance(mask, str):
+        raise MaskError(f"a mask is a table of patches; to have one drawn, pass strategy={mask!r}")
+    try:
+        tensor = mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
+    except (TypeError, ValueError) as error:
+        raise MaskError(
+            "a mask is a table of True/False or 0/1 (True = hidden), with rows of equal length"
+        ) from error
+    if not bool(((tensor == 0) | (tensor == 1)).all()):
+        raise MaskError("a mask holds True/False or 0/1 (True = hidden); this one has other values")
+    return tensor.bool()

@@ -162,7 +162,7 @@ def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, s
             f"{whole.title!r} has too few images to hold a test split out of ({len(whole)}): pass a test set"
         )
     train = whole.subset([i for i in range(len(whole)) if i not in held])
-    tested = whole.subset(sorted(held))
+    tested = dataclasses.replace(whole.subset(sorted(held)), split=f"held-out {share:.0%}")
     of_what = "every class" if whole.labels else "the images"
     held_out = f"{share:.0%} of {of_what} held out with seed {seed} ({len(tested)} images)"
     return train, tested, f"No test split in {whole.title}: {held_out}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -61,7 +62,7 @@ def test_cosine_moves_one_way_between_its_ends(total: int, start: float, end: fl
     assert steps[0] == pytest.approx(start, abs=1e-9)
     assert steps[-1] == pytest.approx(end, abs=1e-9)
     sign = 1 if end >= start else -1
-    assert all(sign * (b - a) >= -1e-9 for a, b in zip(steps, steps[1:], strict=False))
+    assert all(sign * (b - a) >= -1e-9 for a, b in pairwise(steps))
 
 
 @given(total=totals, start=values, end=values, share=st.floats(0, 1))
@@ -78,8 +79,8 @@ def test_warmup_cosine_climbs_to_the_peak_and_falls(
     rates = [warmup_cosine(step, total, warmup, peak, end) for step in range(total + 1)]
     assert all(0 <= rate <= peak + 1e-12 for rate in rates)
     top = math.ceil(warmup)  # the first step after the warm-up
-    assert all(a <= b + 1e-12 for a, b in zip(rates[:top], rates[1:top], strict=False))
-    assert all(a >= b - 1e-12 for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert all(a <= b + 1e-12 for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates[top:]))
     assert rates[-1] == pytest.approx(end)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from zoo.errors import ImageError
 from zoo.pictures import (
     Row,
+    as_seen,
     attention_panel,
     attention_tiles,
     heat_colours,
@@ -22,6 +23,7 @@ from zoo.pictures import (
     save_picture,
     sheet,
 )
+from zoo.transforms import Transform
 
 TINY = Image.new("RGB", (8, 6), (200, 30, 30))
 
@@ -42,6 +44,23 @@ def reconstruction(count: int = 2, *, secondary: bool = False, borrows: bool = F
 
 def luminance(colours: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return colours.astype(float) @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def test_a_photo_is_shown_as_the_encoder_gets_it(tmp_path: Path) -> None:
+    gradient = Image.linear_gradient("L").resize((90, 60)).convert("RGB")
+    gradient.save(tmp_path / "photo.png")
+    encoder: Any = SimpleNamespace(transform=Transform(size=128, crop_pct=0.875), stride=16)
+    seen = as_seen(encoder, tmp_path / "photo.png", size=64)
+    assert seen.shape == (3, 64, 96) and seen.min() >= 0 and seen.max() <= 1
+    given = encoder.transform.pixels(gradient, 16, "whole", 64)
+    assert torch.allclose(encoder.transform.normalise(seen), given, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stride", "height", "width"), [(16, 448, 672), (14, 392, 588)])
+def test_a_photo_is_enlarged_to_28_patches(stride: int, height: int, width: int, tmp_path: Path) -> None:
+    Image.new("RGB", (90, 60)).save(tmp_path / "photo.png")
+    encoder: Any = SimpleNamespace(transform=Transform(size=224), stride=stride)
+    assert as_seen(encoder, tmp_path / "photo.png").shape == (3, height, width)
 
 
 def test_heat_goes_from_dark_to_bright_without_a_step_back() -> None:

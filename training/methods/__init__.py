@@ -54,7 +54,9 @@ class Method(nn.Module):
         """A function of one decoded image, uint8 (C, H, W), and a generator, to its normalised views (C, h, w)."""
 
     @abstractmethod
-    def forward(self, views: list[Tensor], step: Step, noise: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def forward(
+        self, views: list[Tensor], step: Step, noise: Tensor
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The loss and what to log. views: (B, C, h, w) each. noise: (B,) int64, one seed per image."""
 
     def param_groups(self, optim: Optim) -> list[dict[str, Any]]:
@@ -136,18 +138,18 @@ def recipes(module: ModuleType) -> dict[str, Callable[[], Recipe]]:
 
 def recipe(name: str) -> Recipe:
     """`"dino/imagenette"` or `"./mymethod.py:small"` -> the recipe. RecipeError names what there is."""
-    method, _, wanted = name.rpartition(":") if ".py:" in name else name.partition("/")
+    mark = ":" if ".py:" in name else "/"
+    method, _, wanted = name.rpartition(mark) if mark == ":" else name.partition(mark)
     found = recipes(method_file(method))
     if wanted not in found:
         hint = did_you_mean(wanted, found) if wanted else ""
-        raise RecipeError(
-            f"{name!r} names no recipe of {method}{hint}; there are " + ", ".join(f"{method}/{r}" for r in found)
-        )
+        there = ", ".join(f"{method}{mark}{r}" for r in found)
+        raise RecipeError(f"{name!r} names no recipe of {method}{hint}; there are {there}")
     return found[wanted]()
 
 
 @torch.no_grad()
 def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """teacher <- momentum * teacher + (1 - momentum) * student, parameters only (buffers are each network's own)."""
-    mine, theirs = list(teacher.parameters()), [p.detach() for p in student.parameters()]
-    torch._foreach_lerp_(mine, theirs, 1 - momentum)
+    mine: list[Tensor] = list(teacher.parameters())
+    torch._foreach_lerp_(mine, [p.detach() for p in student.parameters()], 1 - momentum)

@@ -56,7 +56,11 @@ class DINOHead(nn.Module):
     def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
         )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
@@ -83,6 +87,7 @@ class DINO(Method):
         arguments = recipe.arch.arguments()
         self.student = vit.build(recipe.arch.name, {**arguments, "drop_path_rate": recipe.arch.drop_path})
         self.teacher = vit.build(recipe.arch.name, arguments)
+        recipe.check_patches(vit.stride(self.student), local_size=config.local_size)
         self.student_head, self.teacher_head = (
             DINOHead(self.student.num_features, config.hidden, config.bottleneck, config.prototypes)
             for _ in range(2)
@@ -109,7 +114,9 @@ class DINO(Method):
 
         return crops
 
-    def forward(self, views: list[Tensor], step: Step, noise: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def forward(
+        self, views: list[Tensor], step: Step, noise: Tensor
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Cross-entropy between the teacher's view and every other view of the student (Equation 3).
 
         views: two global crops (B, 3, H, W), then local ones (B, 3, h, w).
@@ -132,10 +139,11 @@ class DINO(Method):
 
     def temperature(self, step: Step) -> float:
         """Teacher temperature: constant within an epoch, rising linearly over the first epochs."""
-        warmup = min(self.config.temperature_epochs, 0.3 * step.epochs)
-        last = max(round(warmup) - 1, 0)
+        epoch, rising = int(step.epoch), round(min(self.config.temperature_epochs, 0.3 * step.epochs))
+        if epoch >= rising:
+            return self.config.teacher_temperature
         return linear(
-            int(step.epoch), last, self.config.warmup_temperature, self.config.teacher_temperature
+            epoch, max(rising - 1, 1), self.config.warmup_temperature, self.config.teacher_temperature
         )
 
     def momentum(self, step: Step) -> float:
@@ -227,6 +235,7 @@ def imagenette() -> Recipe:
         data=Data(size=80),
         optim=Optim(batch=32, lr=4e-3, betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.4),
         schedule=Schedule(epochs=10, warmup_epochs=1, final_lr=1e-6),
+        run=Run(licence="apache-2.0"),
     )
 
 

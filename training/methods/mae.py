@@ -5,12 +5,14 @@ The encoder sees the visible quarter of the patches; a small decoder predicts th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Generator, Tensor, nn
 
 from zoo.decoders import MAEDecoder, sincos_positions
+from zoo.errors import RecipeError
 from zoo.families import vit
 from zoo.masking import draw_mask, visible_indices
 from zoo.patches import grid_of, hidden_error, normalise_patches, patchify
@@ -33,6 +35,13 @@ class MAEConfig:
     """Smallest share of the image a crop covers."""
 
     def build(self, recipe: Recipe) -> MAE:
+        step = math.lcm(4, self.decoder_heads)
+        if self.decoder_width % step:
+            near = max(step, round(self.decoder_width / step) * step)
+            raise RecipeError(
+                f"--method.decoder_width is {self.decoder_width}, not a multiple of 4 and of "
+                f"--method.decoder_heads {self.decoder_heads}; give {near}"
+            )
         return MAE(self, recipe)
 
 
@@ -45,6 +54,7 @@ class MAE(Method):
         self.backbone = vit.build(
             recipe.arch.name, {**recipe.arch.arguments(), "drop_path_rate": recipe.arch.drop_path}
         )
+        recipe.check_patches(vit.stride(self.backbone))
         self.pixels = MAEDecoder(
             self.backbone.num_features,
             config.decoder_width,
@@ -78,7 +88,9 @@ class MAE(Method):
 
         return one_view
 
-    def forward(self, views: list[Tensor], step: Step, noise: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def forward(
+        self, views: list[Tensor], step: Step, noise: Tensor
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Mean squared error on the hidden patches."""
         (pixels,) = views  # (B, 3, H, W)
         patch = vit.stride(self.backbone)
@@ -145,7 +157,8 @@ def imagenette() -> Recipe:
         arch=Arch("vit_tiny_patch16_224", size=128, pooling="avg"),
         data=Data(size=128),
         optim=Optim(batch=64, lr=3.2e-3, betas=(0.9, 0.95), weight_decay=0.05),
-        schedule=Schedule(epochs=30, warmup_epochs=2),
+        schedule=Schedule(epochs=24, warmup_epochs=2),
+        run=Run(licence="apache-2.0"),
     )
 
 

@@ -7,25 +7,29 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from textwrap import indent
 
 import zoo
-from zoo.cli.arguments import Command, Parser, UsageError, refuse_unknown, split_knobs
+from zoo.cli.arguments import Command, Parser, UsageError, refuse_unknown, split_knobs, with_advice
 from zoo.errors import ZooError, did_you_mean
+from zoo.tables import pairs
 
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0, 2 for a mistake, 130 for Ctrl-C, 141 for a closed pipe."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    words = [word for word in given if word != "--traceback"]
     try:
-        with _logging_to_stderr():
+        with (
+            _logging_to_stderr(),
+            suppress(SystemExit),
+        ):  # argparse leaves that way after --help and --version
             _run(words)
-            sys.stdout.flush()
+        sys.stdout.flush()
         return 0
-    except SystemExit as done:  # argparse leaves this way after --help and --version
-        return done.code if isinstance(done.code, int) else 0
     except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -33,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (ZooError, OSError) as error:
-        if "--traceback" in words or os.environ.get("ZOO_TRACEBACK") == "1":
+        if "--traceback" in given or os.environ.get("ZOO_TRACEBACK") == "1":
             traceback.print_exc()
         return _failed(str(error), FAILED)
 
@@ -44,8 +48,8 @@ def _run(words: list[str]) -> None:
     parser, parsers = _parsers(commands)
     named = next((word for word in words if not word.startswith("-")), None)
     if named is not None and named not in commands:
-        hint = did_you_mean(named, commands)
-        raise UsageError(f"no command {named!r}{hint}; `zoo --help` shows them all")
+        message = f"no command {named!r}{did_you_mean(named, commands)}"
+        raise UsageError(with_advice(message, "`zoo --help` shows them all"))
     takes_knobs = named is not None and commands[named].takes_knobs
     words, knobs = split_knobs(words) if takes_knobs else (words, [])
     arguments, unknown = parser.parse_known_args(words)
@@ -67,16 +71,21 @@ def _commands() -> list[Command]:
 def _parsers(commands: dict[str, Command]) -> tuple[Parser, dict[str, Parser]]:
     """The parser of the whole line, and those of the commands by name."""
     parser = Parser(
-        prog="zoo", description="Self-supervised image encoders: find, load, look, measure and train."
+        prog="zoo",
+        usage="zoo COMMAND …",
+        description="Self-supervised image encoders: find, load, look, measure and train.",
+        # argparse would break the line after a long name.
+        epilog="commands:\n" + indent(pairs([(each.name, each.summary) for each in commands.values()]), "  "),
     )
     parser.add_argument("--version", action="version", version=f"ssl-zoo {zoo.__version__}")
-    group = parser.add_subparsers(metavar="COMMAND", title="commands")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error arose, as ZOO_TRACEBACK=1 does"
+    )
+    group = parser.add_subparsers(metavar="COMMAND", help="one of those below")
     for command in commands.values():
-        sub = group.add_parser(command.name, help=command.summary, description=command.summary)
-        sub.add_argument(
-            "--traceback", action="store_true", help="show where an error arose; so does ZOO_TRACEBACK=1"
-        )
-        command.arguments(sub)
+        prog = f"zoo {command.name}"
+        usage = f"{prog} {command.usage}".rstrip()
+        command.arguments(group.add_parser(command.name, prog=prog, usage=usage, description=command.summary))
     return parser, dict(group.choices)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from zoo.errors import ZooError, did_you_mean
+from zoo.errors import ZooError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -26,6 +27,7 @@ class Command:
     """One verb of the command line: what it takes, and what it does with it."""
 
     name: str
+    usage: str
     summary: str
     arguments: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], None]
@@ -36,13 +38,25 @@ class Parser(argparse.ArgumentParser):
     """argparse whose mistakes are ZooErrors, so that they look like all others; options are never abbreviated."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
+        width = shutil.get_terminal_size().columns - 2
+        super().__init__(
+            **settings,
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+                prog, max_help_position=28, width=min(width, 110)
+            ),
+        )
 
     def option_strings(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` shows what it takes")
+        raise UsageError(with_advice(message, f"`{self.prog} --help` shows what it takes"))
+
+
+def with_advice(message: str, advice: str) -> str:
+    """A message and what to type next; it may already end with the question of `did_you_mean`."""
+    return f"{message} {advice}" if message.endswith("?") else f"{message}; {advice}"
 
 
 def one_of(*options: str) -> Callable[[str], str]:
@@ -62,7 +76,11 @@ def refuse_unknown(words: list[str], parser: Parser, *, takes_knobs: bool = Fals
     word = next((word for word in words if word.startswith("-")), words[0])
     if not word.startswith("-"):
         parser.error(f"`{parser.prog}` has no place for {word!r}")
-    hint = did_you_mean(word.partition("=")[0], parser.option_strings())
+    # Without their dashes, which would make any two options look alike.
+    found = nearest(
+        word.partition("=")[0].lstrip("-"), [option.lstrip("-") for option in parser.option_strings()]
+    )
+    hint = f"; did you mean '--{found}'?" if found else ""
     if takes_knobs and not hint:
         hint = "; a recipe's knobs are written --section.knob VALUE, as in --optim.lr 1e-3"
     parser.error(f"`{parser.prog}` has no option {word}{hint}")
@@ -84,13 +102,12 @@ def split_knobs(words: list[str]) -> tuple[list[str], list[str]]:
     return rest, knobs
 
 
-def add_model(parser: Parser, *, weights: bool = True) -> None:
+def add_model(parser: Parser) -> None:
     """MODEL and the options that say how to load it."""
-    parser.add_argument("model", metavar="MODEL", help="a name of `zoo list`, a model folder, or user/repo")
-    if weights:
-        parser.add_argument(
-            "--weights", metavar="FILE", help="weights of your own, or random: the untrained baseline"
-        )
+    parser.add_argument("model", metavar="MODEL", help="a name of `zoo list`, or a model folder")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights of your own, or random: the untrained baseline"
+    )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
 
 

@@ -22,18 +22,18 @@ def _attend_arguments(parser: Parser) -> None:
 
 
 def _attend(arguments: argparse.Namespace) -> None:
-    from zoo.pictures import as_seen, attention_panel, save_picture
+    from zoo.pictures import as_seen, attention_panel, picture_format, save_picture
 
+    picture_format(arguments.out)  # a wrong suffix is told before the work, not after it
     encoder = load_model(arguments)
     photo = as_seen(encoder, arguments.image, size=arguments.size, fit=arguments.fit)
     heads = encoder.attention(photo[None], block=arguments.block)[0].cpu()
     count, h, w = heads.shape
-    title = f"{encoder.card.name} · {Path(arguments.image).name} · block {arguments.block} · {h}×{w} patches"
+    block = "the last block" if arguments.block == -1 else f"block {arguments.block}"
+    title = f"{encoder.card.name} · {Path(arguments.image).name} · {block} · {h}×{w} patches"
     picture = attention_panel(photo, heads, title=title)
     path = save_picture(picture, arguments.out)
-    print(
-        f"{count} heads of block {arguments.block} on {h}×{w} patches: {path} ({picture.width}×{picture.height})"
-    )
+    print(f"{count} heads of {block} on {h}×{w} patches: {path} ({picture.width}×{picture.height})")
 
 
 def _reconstruct_arguments(parser: Parser) -> None:
@@ -51,8 +51,9 @@ def _reconstruct_arguments(parser: Parser) -> None:
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
-    from zoo.pictures import reconstruction_caption, reconstruction_panel, save_picture
+    from zoo.pictures import picture_format, reconstruction_caption, reconstruction_panel, save_picture
 
+    picture_format(arguments.out)
     encoder = load_model(arguments)
     rec = encoder.reconstruct(
         arguments.image,
@@ -75,21 +76,31 @@ def _demo_arguments(parser: Parser) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    # Importing torch and timm takes longer than the work itself.
+    print("looking at six photos with the two bundled encoders …\n", flush=True)
     from zoo.demo import run
 
     run(Path(arguments.out))
 
 
 COMMANDS = (
-    Command("attend", "draw what each attention head of a model looks at", _attend_arguments, _attend),
+    Command(
+        "attend",
+        "MODEL IMAGE --out FILE [options]",
+        "draw what each attention head of a model looks at",
+        _attend_arguments,
+        _attend,
+    ),
     Command(
         "reconstruct",
+        "MODEL IMAGE --out FILE [options]",
         "hide patches and draw what a model imagines there",
         _reconstruct_arguments,
         _reconstruct,
     ),
     Command(
         "demo",
+        "[--out FOLDER]",
         "features, attention and reconstruction of six bundled photos, offline",
         _demo_arguments,
         _demo,

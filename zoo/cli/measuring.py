@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import Command, Parser, UsageError, add_model, load_model
 from zoo.files import atomic_write
 from zoo.tables import table
+
+if TYPE_CHECKING:
+    from zoo.sources import Source
 
 
 def _embed_arguments(parser: Parser) -> None:
@@ -56,7 +61,10 @@ def _evaluate_arguments(parser: Parser) -> None:
         nargs="+",
         default=["knn"],
         metavar="PROTOCOL",
-        help="knn, linear, or both (default: knn)",
+        help="any of knn, linear, reconstruction (default: knn)",
+    )
+    parser.add_argument(
+        "--baselines", action="store_true", help="also score the same architecture untrained, and raw 16×16 pixels"
     )
     parser.add_argument(
         "--size", type=int, metavar="N", help="evaluate at N pixels (default: the model's own)"
@@ -71,7 +79,7 @@ def _evaluate_arguments(parser: Parser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from zoo.evaluate import frozen_scores
+    from zoo.evaluate import measure
     from zoo.sources import train_and_test
 
     if arguments.write_card and arguments.weights:
@@ -80,19 +88,64 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)
     encoder = load_model(arguments, arguments.size)
+    scores = measure(
+        encoder, train, test, arguments.protocol, baselines=arguments.baselines, seed=arguments.seed
+    )
     print(origin, file=sys.stderr)
-    scores = frozen_scores(encoder, train, test, arguments.protocol, seed=arguments.seed)
-    rows = [
-        [s["protocol"], f"{s['top1']:.2f} %", s["test"], str(s["n_test"]), str(s["n_train"])] for s in scores
-    ]
-    header = ["protocol", "top-1", "tested on", "images", "trained on"]
-    print(table(header, rows, right=["top-1", "images", "trained on"]))
+    rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
+    print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
     if arguments.json:
         with atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    if arguments.write_card:
+        _write_card(arguments, scores, test)
+
+
+def _told(score: dict[str, Any]) -> tuple[str, str, str]:
+    """Protocol, features and score of a row in words."""
+    if score["protocol"] != "reconstruction":
+        return score["protocol"], score["features"], f"{score['top1']:.2f} %"
+    told = f"{score['error']:.4f} on hidden pixels: {score['ratio']:.2f} × the mean colour's"
+    return "reconstruction", "decoder", f"{told} (a smooth fill: {score['smooth_ratio']:.2f} ×)"
+
+
+def _write_card(arguments: argparse.Namespace, scores: list[dict[str, Any]], test: Source) -> None:
+    """Put the scores on the model's card."""
+    from zoo.cards import write_card
+    from zoo.evaluate.results import results_of, with_results
+    from zoo.registry import card, find
+
+    results = [
+        result for score in scores for result in results_of(score, test, _command(arguments, score["protocol"]))
+    ]
+    # Read anew: an encoder loaded at another size carries a card of that size.
+    file = write_card(with_results(card(arguments.model), results), find(arguments.model))
+    print(f"wrote the scores into {file}", file=sys.stderr)
+
+
+def _command(arguments: argparse.Namespace, protocol: str) -> str:
+    """The command that measures one score again."""
+    words = ["zoo", "evaluate", arguments.model, arguments.data]
+    for option in ("test", "size", "seed"):
+        if value := getattr(arguments, option):
+            words += [f"--{option}", str(value)]
+    words += ["--protocol", protocol]
+    return shlex.join([*words, "--baselines"] if arguments.baselines else words)
 
 
 COMMANDS = (
-    Command("embed", "write the features of many images to a folder of parquet", _embed_arguments, _embed),
-    Command("evaluate", "measure frozen features on labelled images", _evaluate_arguments, _evaluate),
+    Command(
+        "embed",
+        "MODEL SOURCE --out FOLDER [options]",
+        "write the features of many images to a folder of parquet",
+        _embed_arguments,
+        _embed,
+    ),
+    Command(
+        "evaluate",
+        "MODEL DATA [options]",
+        "measure frozen features on labelled images",
+        _evaluate_arguments,
+        _evaluate,
+    ),
 )

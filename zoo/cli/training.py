@@ -21,7 +21,6 @@ def _training_room() -> ModuleType:
 
 
 def _train_arguments(parser: Parser) -> None:
-    parser.usage = "zoo train RECIPE DATA [--section.knob VALUE …] [--init MODEL] --out FOLDER"
     parser.epilog = "Recipes: `zoo recipes`. The same command again continues a run that was stopped."
     parser.add_argument(
         "recipe", metavar="RECIPE", help="METHOD/RECIPE, as in mae/smoke, or ./mymethod.py:recipe"
@@ -53,7 +52,14 @@ def _recipes(arguments: argparse.Namespace) -> None:
 
 
 COMMANDS = (
-    Command("train", "train an encoder on your own images", _train_arguments, _train, takes_knobs=True),
-    Command("methods", "the self-supervised methods there are", _no_arguments, _methods),
-    Command("recipes", "the recipes `zoo train` takes", _no_arguments, _recipes),
+    Command(
+        "train",
+        "RECIPE DATA [--section.knob VALUE …] --out FOLDER [--init MODEL]",
+        "train an encoder on your own images",
+        _train_arguments,
+        _train,
+        takes_knobs=True,
+    ),
+    Command("methods", "", "the self-supervised methods there are", _no_arguments, _methods),
+    Command("recipes", "", "the recipes `zoo train` takes", _no_arguments, _recipes),
 )

@@ -1,4 +1,4 @@
-"""What frozen features are worth: k-NN and linear accuracy on labelled images."""
+"""What a frozen model is worth: k-NN and linear accuracy of its features, and the error of its reconstructions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError, Unsupported, did_you_mean
+from zoo.evaluate.baselines import raw_pixels
+from zoo.evaluate.filling import filling_scores
 from zoo.evaluate.knn import knn_accuracy, knn_predict
 from zoo.evaluate.linear import linear_accuracy, linear_probe
 from zoo.extract import extract
@@ -20,14 +22,63 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOLS",
     "evaluate_frozen",
+    "filling_scores",
     "frozen_scores",
     "knn_accuracy",
     "knn_predict",
     "linear_accuracy",
     "linear_probe",
+    "measure",
+    "pixel_scores",
 ]
 
-PROTOCOLS = ("knn", "linear")
+FROZEN = ("knn", "linear")
+PROTOCOLS = (*FROZEN, "reconstruction")
+
+# What a row's scores were measured on: the model's features, or one of the baselines.
+TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "raw 16×16 pixels"
+
+
+def measure(
+    encoder: Encoder,
+    train: Source,
+    test: Source,
+    protocols: Sequence[str] = ("knn",),
+    *,
+    baselines: bool = False,
+    seed: int = 0,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """A JSON-able row for each protocol, and with `baselines` for the same architecture untrained and for raw pixels.
+
+    settings: those of `frozen_scores`. Raises Unsupported (no such protocol, no decoder), DataError (unlabelled images).
+    """
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            hint = did_you_mean(protocol, PROTOCOLS)
+            raise Unsupported(f"no protocol {protocol!r}{hint}; there are {', '.join(PROTOCOLS)}")
+    frozen = [protocol for protocol in protocols if protocol in FROZEN]
+    rows = []
+    if frozen:
+        rows += frozen_scores(encoder, train, test, frozen, seed=seed, **settings)
+    if frozen and baselines:
+        from zoo.loading import untrained
+
+        again = frozen_scores(untrained(encoder), train, test, frozen, seed=seed, **settings)
+        rows += [{**row, "features": UNTRAINED} for row in again]
+        rows += pixel_scores(encoder, train, test, frozen, seed=seed)
+    if "reconstruction" in protocols:
+        rows.append(filling_scores(encoder, test, seed=seed))
+    return rows
+
+
+def pixel_scores(
+    encoder: Encoder, train: Source, test: Source, protocols: Sequence[str] = ("knn",), *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The rows of `frozen_scores` for images as 16×16 pixels in [0, 1], cropped as the encoder crops them."""
+    bank, queries = (raw_pixels(source, encoder.transform) for source in (train, test))
+    facts = {"features": PIXELS, **_facts(encoder, train, test, len(bank[0]), len(queries[0]))}
+    return [_row(protocol, bank, queries, facts, seed=seed) for protocol in protocols]
 
 
 def evaluate_frozen(
@@ -45,7 +96,7 @@ def frozen_scores(
     encoder: Encoder,
     train: Source,
     test: Source,
-    protocols: Sequence[str] = PROTOCOLS,
+    protocols: Sequence[str] = FROZEN,
     *,
     k: int = 20,
     temperature: float = 0.07,
@@ -56,38 +107,51 @@ def frozen_scores(
     """Top-1 accuracy in percent on `test` by each protocol, features extracted once; a JSON-able dict each.
 
     k, temperature: of k-NN; seed: of the images the linear probe is tuned on.
-    Raises Unsupported (no such protocol), DataError (unlabelled images, a single class).
+    Raises DataError (unlabelled images, a single class).
     """
-    for protocol in protocols:
-        if protocol not in PROTOCOLS:
-            raise Unsupported(
-                f"no protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}; there are {', '.join(PROTOCOLS)}"
-            )
-    classes = _classes(train, test)
-    bank, bank_labels = _features(encoder, train, batch_size, workers)
-    queries, query_labels = _features(encoder, test, batch_size, workers)
-    facts = {
+    _classes(train, test)  # before the long part
+    bank = _features(encoder, train, batch_size, workers)
+    queries = _features(encoder, test, batch_size, workers)
+    facts = {"features": TRAINED, **_facts(encoder, train, test, len(bank[0]), len(queries[0]))}
+    return [
+        _row(protocol, bank, queries, facts, seed=seed, k=k, temperature=temperature) for protocol in protocols
+    ]
+
+
+def _facts(encoder: Encoder, train: Source, test: Source, n_train: int, n_test: int) -> dict[str, Any]:
+    """What the rows of one measurement share."""
+    return {
         "model": encoder.card.name,
         "train": train.title,
         "test": test.title,
-        "n_train": len(bank),
-        "n_test": len(queries),
-        "classes": classes,
-        "skipped": len(train) + len(test) - len(bank) - len(queries),
+        "n_train": n_train,
+        "n_test": n_test,
+        "classes": _classes(train, test),
+        "skipped": len(train) + len(test) - n_train - n_test,
+        "settings": _seen(encoder),
     }
-    rows = []
-    for protocol in protocols:
-        if protocol == "knn":
-            top1 = knn_accuracy(
-                bank, bank_labels, queries, query_labels, k=k, temperature=temperature, classes=classes
-            )
-            used: dict[str, Any] = {"k": min(k, len(bank)), "temperature": temperature}
-        else:
-            probe = linear_probe(bank, bank_labels, seed=seed)
-            top1 = probe.accuracy(queries, query_labels)
-            used = {"l2": probe.l2, "seed": seed}
-        rows.append({"protocol": protocol, "top1": top1, **facts, "settings": {**used, **_seen(encoder)}})
-    return rows
+
+
+def _row(
+    protocol: str,
+    bank: tuple[Tensor, Tensor],
+    queries: tuple[Tensor, Tensor],
+    facts: dict[str, Any],
+    *,
+    seed: int = 0,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> dict[str, Any]:
+    """One row of scores. bank, queries: features (N, D) and labels (N,)."""
+    if protocol == "knn":
+        classes = facts["classes"]
+        top1 = knn_accuracy(*bank, *queries, k=k, temperature=temperature, classes=classes)
+        used: dict[str, Any] = {"k": min(k, len(bank[0])), "temperature": temperature}
+    else:
+        probe = linear_probe(*bank, seed=seed)
+        top1 = probe.accuracy(*queries)
+        used = {"l2": probe.l2, "seed": seed}
+    return {"protocol": protocol, "top1": top1, **facts, "settings": {**used, **facts["settings"]}}
 
 
 def _classes(train: Source, test: Source) -> int:

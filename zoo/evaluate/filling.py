@@ -39,7 +39,8 @@ def smooth_fill(images: Tensor, hidden: Tensor, sigma: float) -> Tensor:
     Where none is within reach, the mean colour.
     """
     shown = (~hidden).to(images.dtype)
-    kernel = [2 * round(3 * sigma) + 1] * 2
+    radius = min(round(3 * sigma), *(side - 1 for side in images.shape[-2:]))  # the border is mirrored once
+    kernel = [2 * radius + 1] * 2
     around = gaussian_blur(images * shown, kernel, [sigma, sigma])
     weight = gaussian_blur(shown, kernel, [sigma, sigma])
     # So little of the mean colour decides only where nothing visible has any weight.
@@ -84,7 +85,9 @@ def _errors(encoder: Encoder, pictures: list[Image], seed: int) -> Tensor:
     holes = rec.mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
     target, flat = patchify(rec.image, patch), rec.mask.flatten(1)
     fills = (mean_fill(rec.image, holes), smooth_fill(rec.image, holes, SMOOTH_SIGMA * patch))
-    return torch.stack([rec.error, *(hidden_error(patchify(f, patch), target, flat) for f in fills)], 1).double()
+    return torch.stack(
+        [rec.error, *(hidden_error(patchify(f, patch), target, flat) for f in fills)], 1
+    ).double()
 
 
 def _batches(count: int) -> Iterator[range]:

@@ -6,6 +6,7 @@ Axes: B images, N patches on the grid (h, w), R prefix tokens (class and registe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -13,16 +14,27 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from zoo.errors import Unsupported
+from zoo.errors import CardError, Unsupported, did_you_mean
 
 MASKED_IMAGES = True  # encodes visible patches alone, so it can carry a masked-image decoder
 
 
-def build(architecture: str, arguments: dict[str, object]) -> VisionTransformer:
-    """An untrained timm ViT without a classifier that accepts every image size that is a multiple of its patch."""
-    module = timm.create_model(architecture, **{"num_classes": 0, "dynamic_img_size": True, **arguments})
+def build(architecture: str, arguments: dict[str, Any]) -> VisionTransformer:
+    """An untrained timm ViT without a classifier that accepts every image size that is a multiple of its patch.
+
+    CardError for what timm does not know or cannot build, Unsupported for what is no plain ViT.
+    """
+    if not timm.is_model(architecture):
+        hint = did_you_mean(architecture, timm.list_models())
+        raise CardError(f"timm {timm.__version__} has no architecture {architecture!r}{hint}")
+    try:
+        module = timm.create_model(architecture, **{"num_classes": 0, "dynamic_img_size": True, **arguments})
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise CardError(f"timm cannot build {architecture} with {arguments}: {error}") from error
     if not isinstance(module, VisionTransformer):
-        raise Unsupported(f"{architecture} is a {type(module).__name__}, not a plain ViT; choose another family")
+        raise Unsupported(
+            f"{architecture} is a {type(module).__name__}, not a plain ViT; choose another family"
+        )
     return module
 
 
@@ -78,14 +90,15 @@ def attention_rows(module: VisionTransformer, pixels: Tensor, block: int, query:
     x = embed(module, pixels)
     for earlier in module.blocks[:block]:
         x = earlier(x)
-    attn = module.blocks[block].attn
+    attn: Any = module.blocks[block].attn
     row = 0 if query is None else module.num_prefix_tokens + query
     batch, length, _ = x.shape
     qkv = attn.qkv(module.blocks[block].norm1(x)).reshape(batch, length, 3, attn.num_heads, attn.head_dim)
     q = attn.q_norm(qkv[:, row : row + 1, 0].transpose(1, 2))  # (B, heads, 1, D/heads)
     k = attn.k_norm(qkv[:, :, 1].transpose(1, 2))  # (B, heads, R + N, D/heads)
     scores = (q * attn.scale).float() @ k.float().transpose(-2, -1)
-    return scores.softmax(dim=-1)[:, :, 0, module.num_prefix_tokens :]
+    rows: Tensor = scores.softmax(dim=-1)[:, :, 0, module.num_prefix_tokens :]
+    return rows
 
 
 def visible_tokens(module: VisionTransformer, pixels: Tensor, visible: Tensor) -> Tensor:
@@ -107,9 +120,12 @@ def visible_tokens(module: VisionTransformer, pixels: Tensor, visible: Tensor) -
 
 
 def positions_for(module: VisionTransformer, size: torch.Size | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Positions of the class token (1, 1, D) and of the patches (1, N, D) for an image of `size` pixels, by timm's rule."""
+    """Positions of the class token (1, 1, D) and of the patches (1, N, D) at `size` pixels, by timm's rule."""
     grid = module.patch_embed.dynamic_feat_size(tuple(size))
     both = resample_abs_pos_embed(
-        module.pos_embed, new_size=list(grid), old_size=list(module.patch_embed.grid_size), num_prefix_tokens=1
+        module.pos_embed,
+        new_size=list(grid),
+        old_size=list(module.patch_embed.grid_size),
+        num_prefix_tokens=1,
     )
     return both[:, :1], both[:, 1:]

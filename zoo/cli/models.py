@@ -1,0 +1,131 @@
+"""`zoo list`, `zoo show`, `zoo register`, `zoo remove`: the models there are, from their cards alone."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from zoo import registry
+from zoo.cards import ModelCard, summary
+from zoo.cli.arguments import Command, Parser, UsageError, with_advice
+from zoo.errors import did_you_mean
+from zoo.tables import pairs, table
+
+
+def _list_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help="as in 'dino*' (default: all)"
+    )
+    parser.add_argument("--method", help="only models of this method, as in dino or mae")
+    parser.add_argument("--kind", help="only discriminative, generative or supervised models")
+    parser.add_argument(
+        "--commercial", action="store_true", help="only weights whose licence allows commercial use"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    filters = {"method": arguments.method, "kind": arguments.kind, "commercial": arguments.commercial or None}
+    cards = registry.list_cards(arguments.pattern, **filters)
+    if not cards:
+        _check_filters(arguments)
+    if arguments.json:
+        print(json.dumps([_facts(card) for card in cards], indent=2))
+    elif cards:
+        header = ["name", "method", "architecture", "params", "k-NN", "licence", "where"]
+        print(table(header, [_row(card) for card in cards], right=["params", "k-NN"]))
+    else:
+        print(f"no model matches {arguments.pattern!r} here; `zoo list` shows all", file=sys.stderr)
+
+
+def _check_filters(arguments: argparse.Namespace) -> None:
+    """Raise UsageError for a method or kind that no card has."""
+    for what in ("method", "kind"):
+        wanted = getattr(arguments, what)
+        known = sorted({getattr(card, what) for card in registry.list_cards()})
+        if wanted is not None and wanted not in known:
+            message = f"no model of {what} {wanted!r}{did_you_mean(wanted, known)}"
+            raise UsageError(with_advice(message, f"there are {', '.join(known)}"))
+
+
+def _facts(card: ModelCard) -> dict[str, object]:
+    """What `zoo list` tells of a model."""
+    return {
+        "name": card.name,
+        "method": card.method,
+        "kind": card.kind,
+        "architecture": card.architecture,
+        "parameters": card.parameters,
+        "knn": next((result.value for result in card.results if result.task == "knn"), None),
+        "licence": card.licence,
+        "commercial": card.commercial,
+        "where": _where(card),
+    }
+
+
+def _row(card: ModelCard) -> list[str]:
+    knn = next((f"{result.value:.1f} %" for result in card.results if result.task == "knn"), "")
+    size = f"{card.parameters / 1e6:.1f} M"
+    return [card.name, card.method, card.architecture, size, knn, card.licence, _where(card)]
+
+
+def _where(card: ModelCard) -> str:
+    """Where its weights are: bundled with the zoo, in the local zoo, or elsewhere."""
+    assert card.path is not None  # read from a file
+    folder = card.path.parent
+    if folder.parent == registry.home():
+        return "local"
+    return "bundled" if (folder / "model.safetensors").is_file() else "elsewhere"
+
+
+def _show_arguments(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a name of `zoo list`, or a model folder")
+    parser.add_argument("--json", action="store_true", help="print the whole card as JSON")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    card = registry.card(arguments.model)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(card), indent=2, default=str))
+    else:
+        print(f"{card.name}: {card.title}\n\n{pairs(summary(card))}")
+
+
+def _register_arguments(parser: Parser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="a model folder, such as a finished run")
+    parser.add_argument("name", metavar="NAME", help="what to call it")
+
+
+def _register(arguments: argparse.Namespace) -> None:
+    place = registry.register(arguments.folder, arguments.name)
+    print(f"registered {arguments.name} in {place}; load it with zoo.load({arguments.name!r})")
+
+
+def _remove_arguments(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a model that was registered")
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    print(f"removed {registry.remove(arguments.name)}")
+
+
+COMMANDS = (
+    Command(
+        "list",
+        "[PATTERN] [options]",
+        "the models there are, with licence and k-NN accuracy",
+        _list_arguments,
+        _list,
+    ),
+    Command("show", "MODEL [--json]", "everything the card of a model says", _show_arguments, _show),
+    Command(
+        "register",
+        "FOLDER NAME",
+        "copy a model folder into the local zoo under a name",
+        _register_arguments,
+        _register,
+    ),
+    Command("remove", "NAME", "delete a model from the local zoo", _remove_arguments, _remove),
+)

@@ -1,0 +1,62 @@
+"""Scores as the results of a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from zoo.cards import ModelCard, Result
+from zoo.evaluate import TRAINED
+from zoo.sources import Source
+
+# Found by the evaluation itself: another run of the same protocol may find another.
+_OUTCOMES = {"l2"}
+
+
+# Numbers of a reconstruction that belong on a card, and what they are called there.
+_RECONSTRUCTION = {
+    "error": "error on hidden pixels",
+    "mean_fill": "error of the mean colour",
+    "smooth_fill": "error of a smooth fill",
+    "ratio": "error over the mean colour's",
+}
+
+
+def results_of(row: dict[str, Any], test: Source, command: str) -> list[Result]:
+    """A row of `measure` on `test` as a card states it; `command` measures it again."""
+    if row["protocol"] == "reconstruction":
+        settings = {"images": row["n_test"], **row["settings"]}
+        values = [(metric, round(row[key], 4), "") for key, metric in _RECONSTRUCTION.items()]
+    else:
+        settings = {"images": row["n_test"], "trained on": row["train"], **row["settings"]}
+        values = [("top-1", round(row["top1"], 2), "%")]
+    task = row["protocol"]
+    if row.get("features", TRAINED) != TRAINED:
+        task = f"{task}, {row['features']}"
+    return [
+        Result(
+            task=task,
+            value=value,
+            dataset=test.name,
+            metric=metric,
+            unit=unit,
+            split=test.split or "",
+            settings=settings,
+            command=command,
+        )
+        for metric, value, unit in values
+    ]
+
+
+def with_results(card: ModelCard, results: Sequence[Result]) -> ModelCard:
+    """The card with these results in place of earlier ones of the same measurement; the others stay, in their order."""
+    new = {_measurement(result): result for result in results}
+    kept = [new.pop(_measurement(old), old) for old in card.results]
+    return dataclasses.replace(card, results=(*kept, *new.values()))
+
+
+def _measurement(result: Result) -> tuple[str, ...]:
+    """What was measured on what, and how."""
+    settings = sorted((key, str(value)) for key, value in result.settings.items() if key not in _OUTCOMES)
+    return (result.task, result.metric, result.dataset, result.split, repr(settings))
