@@ -35,7 +35,12 @@ class RunFacts:
 
 
 def write_model(
-    out: Path, recipe: Recipe, method: Method, data: tuple[Source, Source | None], state: State, facts: RunFacts
+    out: Path,
+    recipe: Recipe,
+    method: Method,
+    data: tuple[Source, Source | None],
+    state: State,
+    facts: RunFacts,
 ) -> ModelCard:
     """Write encoder, decoder and card into the run's folder, measure them there, and put the numbers on the card.
 
@@ -98,7 +103,9 @@ def body_of(card: ModelCard, note: str) -> str:
     training = card.training
     assert training is not None  # card_of wrote it
     decoder = (
-        f"\nIts decoder comes along: `zoo reconstruct {card.name} photo.jpg --out out.png`.\n" if card.decoder else ""
+        f"\nIts decoder comes along: `zoo reconstruct {card.name} photo.jpg --out out.png`.\n"
+        if card.decoder
+        else ""
     )
     return f"""\
 # {card.name}

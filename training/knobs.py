@@ -71,7 +71,11 @@ def _parse(recipe: Recipe, words: list[str]) -> Recipe | None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # our own message says it in one line
             read: Any = tyro.cli(
-                knobs, default=default, args=words, use_underscores=True, config=(tyro.conf.FlagConversionOff,)
+                knobs,
+                default=default,
+                args=words,
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff,),
             )
     except SystemExit:
         return None

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    encoder: Encoder, train: str | Path, test: str | Path | None = None, protocol: str = "knn", **settings: Any
+    encoder: Encoder,
+    train: str | Path,
+    test: str | Path | None = None,
+    protocol: str = "knn",
+    **settings: Any,
 ) -> dict[str, Any]:
     """Top-1 accuracy in percent and the settings it was measured with. protocol: "knn" or "linear".
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.cards import ModelCard as ModelCard
     from zoo.encoder import Encoder as Encoder
-    from zoo.features import Features as Features
-    from zoo.reconstruction import Reconstruction as Reconstruction
     from zoo.errors import ZooError as ZooError
     from zoo.extract import extract as extract
     from zoo.extract import read_features as read_features
+    from zoo.features import Features as Features
     from zoo.loading import load as load
+    from zoo.reconstruction import Reconstruction as Reconstruction
     from zoo.registry import card as card
     from zoo.registry import list_models as list_models
     from zoo.registry import register as register

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 class ZooError(Exception):
     """Root of all errors raised on purpose. The command line prints its message and no traceback."""
 
+    def __init__(self, message: str) -> None:
+        # Advice follows after "; ", or after the question of `did_you_mean`.
+        super().__init__(message.replace("?; ", "? "))
+
 
 class UnknownModel(ZooError):
     """No model of that name."""

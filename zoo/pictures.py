@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,15 +115,21 @@ def sheet(rows: Sequence[Row], *, title: str = "", footer: str = "") -> Image.Im
     count = max(len(row.tiles) for row in rows)
     widths = [max(row.tiles[c].width for row in rows if c < len(row.tiles)) for c in range(count)]
     heights = [_row_height(row) for row in rows]
+    heading, small = ImageFont.load_default(TITLE), ImageFont.load_default(CAPTION)
+    lines = [
+        heading.getlength(title),
+        *(small.getlength(text) for text in (footer, *(r.caption for r in rows))),
+    ]
+    width = max(sum(widths) + GAP * (count - 1), *map(math.ceil, lines))
     top = MARGIN + (TITLE + GAP if title else 0)
-    total = top + sum(heights) + GAP * (len(rows) - 1) + (GAP + CAPTION if footer else 0) + MARGIN
-    picture = Image.new("RGB", (2 * MARGIN + sum(widths) + GAP * (count - 1), total), PAPER)
+    height = top + sum(heights) + GAP * (len(rows) - 1) + (GAP + CAPTION if footer else 0) + MARGIN
+    picture = Image.new("RGB", (width + 2 * MARGIN, height), PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN), title, fill=INK, font=ImageFont.load_default(TITLE), anchor="lt")
-    for row, height in zip(rows, heights, strict=True):
+    draw.text((MARGIN, MARGIN), title, fill=INK, font=heading, anchor="lt")
+    for row, row_height in zip(rows, heights, strict=True):
         _draw_row(picture, draw, row, widths, top)
-        top += height + GAP
-    draw.text((MARGIN, top), footer, fill=FAINT, font=ImageFont.load_default(CAPTION), anchor="lt")
+        top += row_height + GAP
+    draw.text((MARGIN, top), footer, fill=FAINT, font=small, anchor="lt")
     return picture
 
 

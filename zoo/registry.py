@@ -54,8 +54,8 @@ def find(name: str | Path) -> Path:
         )
     options = [option for each in _cards() for option in (each.name, *each.aliases)]
     what = "folder or model" if path.parent != Path() else "model"
-    hint = did_you_mean(str(name), options) or ";"
-    raise UnknownModel(f"no {what} {str(name)!r}{hint} zoo.list_models() shows all {len(_entries())}")
+    hint = did_you_mean(str(name), options)
+    raise UnknownModel(f"no {what} {str(name)!r}{hint}; zoo.list_models() shows all {len(_entries())}")
 
 
 def card(name: str | Path) -> ModelCard:

@@ -80,6 +80,7 @@ def test_timm_loads_the_folder(written: tuple[Path, nn.Module]) -> None:
     assert timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=10)(pixels).shape == (2, 10)
 
 
+@pytest.mark.slow  # importing transformers is
 def test_transformers_loads_the_folder(written: tuple[Path, nn.Module]) -> None:
     from transformers import AutoImageProcessor, AutoModel
     from transformers.utils.logging import disable_progress_bar

@@ -147,6 +147,12 @@ def test_a_sheet_takes_rows_of_unequal_length_and_size() -> None:
     assert picture.width == 2 * 24 + 30 + 30 + 14
 
 
+@pytest.mark.parametrize("text", ["title", "footer"])
+def test_a_sheet_is_as_wide_as_what_it_says(text: str) -> None:
+    widths = [sheet([Row([TINY])], **{text: "a long line " * count}).width for count in (10, 20)]
+    assert widths[0] > 500 and widths[1] > 1.8 * widths[0] - 100
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])
 def test_saved_pictures_can_be_read_back(tmp_path: Path, suffix: str) -> None:
     path = save_picture(TINY, tmp_path / "new" / f"picture{suffix}")

@@ -7,11 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from textwrap import indent
 
 import zoo
-from zoo.cli.arguments import Command, Parser, UsageError, refuse_unknown, split_knobs, with_advice
+from zoo.cli.arguments import Command, Parser, UsageError, refuse_unknown, split_knobs
 from zoo.errors import ZooError, did_you_mean
 from zoo.tables import pairs
 
@@ -23,10 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     words = [word for word in given if word != "--traceback"]
     try:
-        with (
-            _logging_to_stderr(),
-            suppress(SystemExit),
-        ):  # argparse leaves that way after --help and --version
+        with _logging_to_stderr():
             _run(words)
         sys.stdout.flush()
         return 0
@@ -49,10 +46,13 @@ def _run(words: list[str]) -> None:
     named = next((word for word in words if not word.startswith("-")), None)
     if named is not None and named not in commands:
         message = f"no command {named!r}{did_you_mean(named, commands)}"
-        raise UsageError(with_advice(message, "`zoo --help` shows them all"))
+        raise UsageError(f"{message}; `zoo --help` shows them all")
     takes_knobs = named is not None and commands[named].takes_knobs
     words, knobs = split_knobs(words) if takes_knobs else (words, [])
-    arguments, unknown = parser.parse_known_args(words)
+    try:
+        arguments, unknown = parser.parse_known_args(words)
+    except SystemExit:  # how argparse leaves after --help and --version; its mistakes are UsageErrors
+        return
     if unknown:
         refuse_unknown(unknown, parsers.get(named or "", parser), takes_knobs=takes_knobs)
     if named is None:

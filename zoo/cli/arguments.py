@@ -51,12 +51,7 @@ class Parser(argparse.ArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(with_advice(message, f"`{self.prog} --help` shows what it takes"))
-
-
-def with_advice(message: str, advice: str) -> str:
-    """A message and what to type next; it may already end with the question of `did_you_mean`."""
-    return f"{message} {advice}" if message.endswith("?") else f"{message}; {advice}"
+        raise UsageError(f"{message}; `{self.prog} --help` shows what it takes")
 
 
 def one_of(*options: str) -> Callable[[str], str]:

@@ -61,10 +61,12 @@ def _evaluate_arguments(parser: Parser) -> None:
         nargs="+",
         default=["knn"],
         metavar="PROTOCOL",
-        help="any of knn, linear, reconstruction (default: knn)",
+        help="any of knn, linear, reconstruction, or foreground on its own (default: knn)",
     )
     parser.add_argument(
-        "--baselines", action="store_true", help="also score the same architecture untrained, and raw 16×16 pixels"
+        "--baselines",
+        action="store_true",
+        help="also score the same architecture untrained, and raw 16×16 pixels",
     )
     parser.add_argument(
         "--size", type=int, metavar="N", help="evaluate at N pixels (default: the model's own)"
@@ -86,6 +88,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "--write-card would put the scores of other weights on the card; leave out --weights"
         )
+    if arguments.protocol == ["foreground"]:
+        return _foreground(arguments)
     train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)
     encoder = load_model(arguments, arguments.size)
     scores = measure(
@@ -95,10 +99,29 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
     print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
     if arguments.json:
-        with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        _write_json(arguments.json, scores)
     if arguments.write_card:
         _write_card(arguments, scores, test)
+
+
+def _foreground(arguments: argparse.Namespace) -> None:
+    """Foreground IoU of attention needs object masks, not labels."""
+    from zoo.evaluate.foreground import foreground_scores
+
+    score = foreground_scores(load_model(arguments, arguments.size), arguments.data)
+    rows = [
+        [f"attention of head {score['settings']['head']}", f"{score['iou']:.3f}"],
+        [f"a centred box, {score['settings']['box_side']:.2f} of each side", f"{score['centre_box']:.3f}"],
+        ["the whole image", f"{score['whole_image']:.3f}"],
+    ]
+    print(table([f"IoU with the object in {score['n_test']} images", "mean"], rows, right=["mean"]))
+    if arguments.json:
+        _write_json(arguments.json, [score])
+
+
+def _write_json(path: str, scores: list[dict[str, Any]]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
 
 
 def _told(score: dict[str, Any]) -> tuple[str, str, str]:
@@ -116,7 +139,9 @@ def _write_card(arguments: argparse.Namespace, scores: list[dict[str, Any]], tes
     from zoo.registry import card, find
 
     results = [
-        result for score in scores for result in results_of(score, test, _command(arguments, score["protocol"]))
+        result
+        for score in scores
+        for result in results_of(score, test, _command(arguments, score["protocol"]))
     ]
     # Read anew: an encoder loaded at another size carries a card of that size.
     file = write_card(with_results(card(arguments.model), results), find(arguments.model))

@@ -9,7 +9,7 @@ import sys
 
 from zoo import registry
 from zoo.cards import ModelCard, summary
-from zoo.cli.arguments import Command, Parser, UsageError, with_advice
+from zoo.cli.arguments import Command, Parser, UsageError
 from zoo.errors import did_you_mean
 from zoo.tables import pairs, table
 
@@ -47,7 +47,7 @@ def _check_filters(arguments: argparse.Namespace) -> None:
         known = sorted({getattr(card, what) for card in registry.list_cards()})
         if wanted is not None and wanted not in known:
             message = f"no model of {what} {wanted!r}{did_you_mean(wanted, known)}"
-            raise UsageError(with_advice(message, f"there are {', '.join(known)}"))
+            raise UsageError(f"{message}; there are {', '.join(known)}")
 
 
 def _facts(card: ModelCard) -> dict[str, object]:

@@ -49,7 +49,7 @@ def measure(
     seed: int = 0,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """A JSON-able row for each protocol, and with `baselines` for the same architecture untrained and for raw pixels.
+    """A JSON-able row for each protocol; with `baselines` also for the architecture untrained and for raw pixels.
 
     settings: those of `frozen_scores`. Raises Unsupported (no such protocol, no decoder), DataError (unlabelled images).
     """
@@ -114,7 +114,8 @@ def frozen_scores(
     queries = _features(encoder, test, batch_size, workers)
     facts = {"features": TRAINED, **_facts(encoder, train, test, len(bank[0]), len(queries[0]))}
     return [
-        _row(protocol, bank, queries, facts, seed=seed, k=k, temperature=temperature) for protocol in protocols
+        _row(protocol, bank, queries, facts, seed=seed, k=k, temperature=temperature)
+        for protocol in protocols
     ]
 
 

@@ -18,7 +18,9 @@ SIDE = 16
 
 def raw_pixels(source: Source, like: Transform) -> tuple[Tensor, Tensor]:
     """The images' own pixels, (N, 768) in [0, 1], with their labels (N,): cropped as `like` does, 16×16."""
-    transform = Transform(SIDE, like.crop_pct, like.interpolation, (0.0,) * like.channels, (1.0,) * like.channels)
+    transform = Transform(
+        SIDE, like.crop_pct, like.interpolation, (0.0,) * like.channels, (1.0,) * like.channels
+    )
     rows = list(_rows(source, transform))
     return torch.stack([pixels for pixels, _ in rows]), torch.tensor([label for _, label in rows])
 

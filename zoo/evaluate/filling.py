@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 BATCH = 64
 
-# Standard deviation of the smooth fill in patches: the best of 0.25, 0.35, 0.5, 0.7, 1 and 1.5 on Imagenette's training photos.
+# Standard deviation of the smooth fill in patches: the best of 0.25, 0.35, 0.5, 0.7, 1 and 1.5 on training photos of
+# Imagenette.
 SMOOTH_SIGMA = 0.7
 
 
 def mean_fill(images: Tensor, hidden: Tensor) -> Tensor:
-    """Every hidden pixel the mean colour of the image's visible ones. images: (B, C, H, W); hidden: (B, 1, H, W) bool."""
+    """Hidden pixels get the mean colour of the visible ones. images: (B, C, H, W); hidden: (B, 1, H, W) bool."""
     shown = (~hidden).to(images.dtype)
     colour = (images * shown).sum((2, 3), keepdim=True) / shown.sum((2, 3), keepdim=True).clamp(min=1)
     return torch.where(hidden, colour, images)
@@ -51,8 +52,8 @@ def smooth_fill(images: Tensor, hidden: Tensor, sigma: float) -> Tensor:
 def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str, Any]:
     """Mean squared error on hidden pixels in [0, 1], of the model and of both fills, under the card's own masks.
 
-    Image i of the source is masked by seed + i. Raises DataError where no image can be read, Unsupported where the model
-    has no decoder.
+    Image i of the source is masked by seed + i. Raises DataError where no image can be read, Unsupported where
+    the model has no decoder.
     """
     totals, count = torch.zeros(3, dtype=torch.float64), 0
     for indices in track(list(_batches(len(test))), "reconstructing"):

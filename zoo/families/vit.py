@@ -90,10 +90,11 @@ def attention_rows(module: VisionTransformer, pixels: Tensor, block: int, query:
     x = embed(module, pixels)
     for earlier in module.blocks[:block]:
         x = earlier(x)
-    attn: Any = module.blocks[block].attn
+    asked: Any = module.blocks[block]
+    attn = asked.attn
     row = 0 if query is None else module.num_prefix_tokens + query
     batch, length, _ = x.shape
-    qkv = attn.qkv(module.blocks[block].norm1(x)).reshape(batch, length, 3, attn.num_heads, attn.head_dim)
+    qkv = attn.qkv(asked.norm1(x)).reshape(batch, length, 3, attn.num_heads, attn.head_dim)
     q = attn.q_norm(qkv[:, row : row + 1, 0].transpose(1, 2))  # (B, heads, 1, D/heads)
     k = attn.k_norm(qkv[:, :, 1].transpose(1, 2))  # (B, heads, R + N, D/heads)
     scores = (q * attn.scale).float() @ k.float().transpose(-2, -1)
