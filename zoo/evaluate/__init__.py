@@ -51,7 +51,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A JSON-able row for each protocol; with `baselines` also for the architecture untrained and for raw pixels.
 
-    settings: those of `frozen_scores`. Raises Unsupported (no such protocol, no decoder), DataError (unlabelled images).
+    settings: those of `frozen_scores`. Raises Unsupported (no such protocol, no decoder), DataError.
     """
     for protocol in protocols:
         if protocol not in PROTOCOLS:

@@ -1,0 +1,44 @@
+"""Knobs of the command line turn a recipe's fields, and wrong ones say what to type."""
+
+from __future__ import annotations
+
+import pytest
+
+from zoo.errors import RecipeError
+from zoo.training.knobs import knob_types, with_knobs
+from zoo.training.methods import recipe
+
+
+def test_no_knobs_leave_the_recipe() -> None:
+    assert with_knobs(recipe("mae/smoke"), []) == recipe("mae/smoke")
+
+
+def test_knobs_of_every_section() -> None:
+    words = (
+        "--optim.lr 1e-3 --method.local-crops=3 --method.clip None --run.compile True --optim.betas 0.9 0.99"
+    )
+    turned = with_knobs(recipe("dino/smoke"), [*words.split(), "--arch.size", "96"])
+    assert turned.optim.lr == 1e-3 and turned.optim.betas == (0.9, 0.99)
+    assert turned.method.local_crops == 3 and turned.method.clip is None  # type: ignore[attr-defined]
+    assert turned.run.compile is True and turned.arch.size == 96
+    assert turned.schedule == recipe("dino/smoke").schedule
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--optim.rl", "1"], r"no knob --optim.rl; did you mean 'optim.lr'\? there are --optim.batch"),
+        (["--optim.lr", "much"], r"--optim.lr cannot be 'much'; it is a float, now 0.002"),
+        (["--optim.batch"], r"--optim.batch cannot be 'nothing'"),
+        (["--run.precision", "fp17"], r"--run.precision cannot be 'fp17'.*'fp16'"),
+        (["--nothing.here", "1"], r"no knob --nothing.here.*--method.…"),
+    ],
+)
+def test_a_wrong_knob_says_what_to_type(words: list[str], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        with_knobs(recipe("dino/smoke"), words)
+
+
+def test_every_field_is_a_knob() -> None:
+    known = knob_types(recipe("mae/smoke"))
+    assert {"method.ratio", "arch.name", "data.size", "optim.lr", "schedule.epochs", "run.seed"} <= set(known)
