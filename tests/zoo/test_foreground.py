@@ -71,7 +71,8 @@ def test_scores_equal_a_pixel_by_pixel_count(tiny: Encoder, pets: Path) -> None:
         box = (abs(ys - height / 2) <= side * height / 2) & (abs(xs - width / 2) <= side * width / 2)
         boxes.append(iou_of(box, trimap))
         whole.append(iou_of(np.ones_like(box), trimap))
-    assert scores["iou"] == pytest.approx(np.mean(attended), abs=1e-5)
+    # A pixel whose centre lies on a patch's edge may fall to either side.
+    assert scores["iou"] == pytest.approx(np.mean(attended), abs=5e-4)
     assert scores["centre_box"] == pytest.approx(np.mean(boxes), abs=1e-5)
     assert scores["whole_image"] == pytest.approx(np.mean(whole), abs=1e-5)
     assert side in BOXES and torch.tensor(whole).mean() < 0.35
