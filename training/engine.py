@@ -51,11 +51,11 @@ def run(
     """
     recipe.check()
     out = Path(out)
-    _claim(out, {"images": str(data), "init": None if init is None else str(init), **recipe.describe()})
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     accelerator = _accelerator(recipe.run.precision)
     train, held_out, note = split(data, test, recipe.run.seed)
+    _claim(out, {"images": str(data), "init": None if init is None else str(init), **recipe.describe()})
     torch.manual_seed(recipe.run.seed)
     method = recipe.method.build(recipe)
     if init is not None:
