@@ -93,7 +93,7 @@ def table_row(card: ModelCard) -> str:
     columns = [
         f"[`{card.name}`](model_cards/{card.name}/README.md)",
         card.method.upper(),
-        *(scores[task] for task in ("knn", "linear", "knn, untrained", "knn, raw 16×16 pixels")),
+        *(scores[task] for task in ("knn", "knn, untrained", "knn, raw 16×16 pixels")),
         f"{training.epochs} epochs, {training.minutes:.0f} min",
     ]
     return f"| {' | '.join(columns)} |"

@@ -54,7 +54,7 @@ def run(
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     accelerator = _accelerator(recipe.run.precision)
-    train, held_out, note = split(data, test, recipe.run.seed)
+    train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
     _claim(out, {"images": str(data), "init": None if init is None else str(init), **recipe.describe()})
     torch.manual_seed(recipe.run.seed)
     method = recipe.method.build(recipe)
@@ -156,13 +156,34 @@ def weight_decay(optim: Optim, step: Step) -> float:
     return cosine(step.index, step.total, optim.weight_decay, optim.weight_decay_end)
 
 
-def split(data: str | Path, test: str | Path | None, seed: int) -> tuple[Source, Source | None, str]:
+def split(
+    data: str | Path, test: str | Path | None, seed: int, limit: int | None = None
+) -> tuple[Source, Source | None, str]:
     """Images to train on, images to measure on, and a sentence that says which. Unlabelled ones are all trained on."""
+    train, held_out, note = _whole_or_split(data, test, seed)
+    if limit is None:
+        return train, held_out, note
+    return (
+        _spread(train, limit),
+        held_out and _spread(held_out, limit),
+        f"{note} At most {limit} images of each.",
+    )
+
+
+def _whole_or_split(
+    data: str | Path, test: str | Path | None, seed: int
+) -> tuple[Source, Source | None, str]:
     if test is None and not splits(data):
         whole = open_source(data)
         if whole.labels is None:
             return whole, None, "All images were trained on; nothing was measured, for want of labels."
     return train_and_test(data, test, seed=seed)
+
+
+def _spread(source: Source, limit: int) -> Source:
+    """At most `limit` images, evenly spread over the source and so over classes that lie one after the other."""
+    count = min(limit, len(source))
+    return source.subset([i * len(source) // count for i in range(count)])
 
 
 def start_from(method: Method, init: str | Path) -> None:

@@ -51,6 +51,8 @@ class Data:
     """Decode every image once and keep it in memory as uint8."""
     side: int = 160
     """Short side in pixels that cached images are reduced to; smaller ones stay as they are."""
+    limit: int | None = None
+    """At most this many images, evenly spread; None takes them all."""
     workers: int = 1
     """Processes that cut views while the model computes."""
 
@@ -124,6 +126,8 @@ class Recipe:
             "--run.seed": self.run.seed,
             "--run.threads": self.run.threads,
         }
+        if self.data.limit is not None:
+            above_zero["--data.limit"] = self.data.limit
         for knob, value in above_zero.items():
             if not value > 0:  # NaN too
                 raise RecipeError(f"{knob} is {value}; give a number above 0")

@@ -79,7 +79,7 @@ def test_warmup_cosine_climbs_to_the_peak_and_falls(
     rates = [warmup_cosine(step, total, warmup, peak, end) for step in range(total + 1)]
     assert all(0 <= rate <= peak + 1e-12 for rate in rates)
     top = math.ceil(warmup)  # the first step after the warm-up
-    assert all(a <= b + 1e-12 for a, b in pairwise(rates[: top + 1]))
+    assert all(a <= b + 1e-12 for a, b in pairwise(rates[:top]))
     assert all(a >= b - 1e-12 for a, b in pairwise(rates[top:]))
     assert rates[-1] == pytest.approx(end)
 
