@@ -41,12 +41,16 @@ def smooth_fill(images: Tensor, hidden: Tensor, sigma: float) -> Tensor:
     """
     shown = (~hidden).to(images.dtype)
     radius = min(round(3 * sigma), *(side - 1 for side in images.shape[-2:]))  # the border is mirrored once
-    kernel = [2 * radius + 1] * 2
-    around = gaussian_blur(images * shown, kernel, [sigma, sigma])
-    weight = gaussian_blur(shown, kernel, [sigma, sigma])
+    around, weight = _blur(images * shown, radius, sigma), _blur(shown, radius, sigma)
     # So little of the mean colour decides only where nothing visible has any weight.
     little = 1e-6
     return torch.where(hidden, (around + little * mean_fill(images, hidden)) / (weight + little), images)
+
+
+def _blur(images: Tensor, radius: int, sigma: float) -> Tensor:
+    """Gaussian blur by columns and then rows: torchvision's own takes the square of the time."""
+    width = 2 * radius + 1
+    return gaussian_blur(gaussian_blur(images, [width, 1], [sigma, sigma]), [1, width], [sigma, sigma])
 
 
 def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str, Any]:
