@@ -231,7 +231,10 @@ def imagenet() -> Recipe:
 def imagenette() -> Recipe:
     """ViT-Tiny/16, 2×80 and 4×32 px: sized for two CPU cores.
 
-    zoo train dino/imagenette DATA --out runs/dino_vitt16_imagenette
+    55 minutes on one CPU core from a masked autoencoder's weights: 43.8 % k-NN on Imagenette (untrained 29.9). From
+    random weights so short a run learns next to nothing: give it more `--schedule.epochs`.
+
+    zoo train dino/imagenette DATA --init mae_vitt16_imagenette --out runs/dino_vitt16_imagenette
     """
     return Recipe(
         method=DINOConfig(

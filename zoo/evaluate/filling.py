@@ -50,7 +50,8 @@ def smooth_fill(images: Tensor, hidden: Tensor, sigma: float) -> Tensor:
 def _blur(images: Tensor, radius: int, sigma: float) -> Tensor:
     """Gaussian blur by columns and then rows: torchvision's own takes the square of the time."""
     width = 2 * radius + 1
-    return gaussian_blur(gaussian_blur(images, [width, 1], [sigma, sigma]), [1, width], [sigma, sigma])
+    blurred: Tensor = gaussian_blur(gaussian_blur(images, [width, 1], [sigma] * 2), [1, width], [sigma] * 2)
+    return blurred
 
 
 def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str, Any]:
