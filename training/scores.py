@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.evaluate import evaluate_frozen
+from zoo.evaluate import measure
 from zoo.sources import train_and_test
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ def evaluate(
     protocol: str = "knn",
     **settings: Any,
 ) -> dict[str, Any]:
-    """Top-1 accuracy in percent and the settings it was measured with. protocol: "knn" or "linear".
+    """A score and the settings it was measured with. protocol: "knn", "linear" (top-1) or "reconstruction".
 
     test=None: the data's own test split, or a seeded one.
 
     >>> zoo.training.evaluate(encoder, "imagenette160/")["top1"]
     """
     bank, queries, _ = train_and_test(train, test, seed=settings.get("seed", 0))
-    return evaluate_frozen(encoder, bank, queries, protocol, **settings)
+    return measure(encoder, bank, queries, [protocol], **settings)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_a_recipe_builds_and_tells_its_command(name: str) -> None:
     assert isinstance(built, Recipe)
     built.check()
     doc = inspect.getdoc(recipes(method_file(method))[short]) or ""
-    assert f"zoo train {name} DATA --out runs/" in doc
+    assert re.search(rf"^zoo train {name} DATA (--init \w+ )?--out runs/\w+$", doc, re.MULTILINE)
     assert len(doc.splitlines()[0]) > 30  # the line of `zoo recipes`
 
 

@@ -63,7 +63,11 @@ def test_both_protocols_from_one_extraction(paints: Path) -> None:
     assert json.loads(json.dumps(rows)) == rows
     for row in rows:
         assert row["n_train"] + row["n_test"] == 120 and row["skipped"] == 1 and row["classes"] == 3
-        assert (row["model"], row["train"], row["test"]) == ("mean_colour", "paints", "paints")
+        assert (row["model"], row["train"], row["test"]) == (
+            "mean_colour",
+            "paints",
+            "paints, held-out 20%",
+        )
     seen = {"size": 8, "crop_pct": 0.875, "interpolation": "bicubic"}
     assert rows[0]["settings"] == {"k": 20, "temperature": 0.07, **seen}
     assert rows[1]["settings"].keys() == {"l2", "seed", *seen}

@@ -53,10 +53,7 @@ def measure(
 
     settings: those of `frozen_scores`. Raises Unsupported (no such protocol, no decoder), DataError.
     """
-    for protocol in protocols:
-        if protocol not in PROTOCOLS:
-            hint = did_you_mean(protocol, PROTOCOLS)
-            raise Unsupported(f"no protocol {protocol!r}{hint}; there are {', '.join(PROTOCOLS)}")
+    _check_protocols(protocols, PROTOCOLS)
     frozen = [protocol for protocol in protocols if protocol in FROZEN]
     rows = []
     if frozen:
@@ -70,6 +67,14 @@ def measure(
     if "reconstruction" in protocols:
         rows.append(filling_scores(encoder, test, seed=seed))
     return rows
+
+
+def _check_protocols(protocols: Sequence[str], known: Sequence[str]) -> None:
+    """Raises Unsupported for the first protocol that is none of the known ones."""
+    for protocol in protocols:
+        if protocol not in known:
+            hint = did_you_mean(protocol, known)
+            raise Unsupported(f"no protocol {protocol!r}{hint}; there are {', '.join(known)}")
 
 
 def pixel_scores(
@@ -107,8 +112,9 @@ def frozen_scores(
     """Top-1 accuracy in percent on `test` by each protocol, features extracted once; a JSON-able dict each.
 
     k, temperature: of k-NN; seed: of the images the linear probe is tuned on.
-    Raises DataError (unlabelled images, a single class).
+    Raises Unsupported (no such protocol), DataError (unlabelled images, a single class).
     """
+    _check_protocols(protocols, FROZEN)
     _classes(train, test)  # before the long part
     bank = _features(encoder, train, batch_size, workers)
     queries = _features(encoder, test, batch_size, workers)
