@@ -105,7 +105,9 @@ def loop(
             state.skipped += [name for name in batch.skipped if name not in state.skipped]
             state.seconds = time.monotonic() - started
             progress.step(state, loss, {"lr": rate, **logs})
-            if main and time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
+            due = time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes
+            # A loss that is no number must not replace the last good checkpoint; `progress` stops the run over it.
+            if main and due and bool(loss.isfinite()):
                 checkpoint.save(state.step, state.seconds)
                 saved = time.monotonic()
     if main and len(order):
@@ -190,7 +192,14 @@ def start_from(method: Method, init: str | Path) -> None:
     """Begin with the encoder of a zoo model instead of random weights."""
     from zoo.loading import load
 
-    method.start_from(load(str(init), device="cpu").module.state_dict())
+    weights = load(str(init), device="cpu").module.state_dict()
+    try:
+        method.start_from(weights)
+    except RuntimeError as error:  # torch lists every tensor of another shape
+        raise RecipeError(
+            f"--init {init} does not fit this recipe's encoder: {' '.join(str(error).split())[:300]}. "
+            "Give the recipe its --arch.name and --arch.size, or another model"
+        ) from error
 
 
 def _count_steps(recipe: Recipe, images: int, title: str) -> Step:
@@ -227,6 +236,16 @@ def _claim(out: Path, mine: dict[str, Any]) -> None:
                 "Give another --out, or the same recipe to continue it"
             )
         return
+    if not path.is_file():
+        foreign = sorted(
+            file.name
+            for file in out.glob("*")
+            if file.name in ("README.md", "config.json", "checkpoint.pt") or file.suffix == ".safetensors"
+        )
+        if foreign:
+            raise RecipeError(
+                f"{out} is no run, and training would replace its {', '.join(foreign)}; give another --out"
+            )
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(mine, indent=2) + "\n")
 

@@ -50,7 +50,7 @@ class Data:
     cache: bool = True
     """Decode every image once and keep it in memory as uint8."""
     side: int = 160
-    """Short side in pixels that cached images are reduced to; smaller ones stay as they are."""
+    """Short side in pixels that decoded images are reduced to; smaller ones stay as they are."""
     limit: int | None = None
     """At most this many images, evenly spread; None takes them all."""
     workers: int = 1
@@ -111,6 +111,8 @@ class Recipe:
 
     def check(self) -> None:
         """RecipeError for a knob whose value cannot work."""
+        if self.arch.family != "vit":
+            raise RecipeError(f"--arch.family is {self.arch.family!r}; methods train 'vit' so far")
         above_zero = {
             "--optim.batch": self.optim.batch,
             "--optim.lr": self.optim.lr,

@@ -214,14 +214,14 @@ def clip_each(module: nn.Module, limit: float) -> None:
 
 
 def imagenet() -> Recipe:
-    """ViT-S/16, 2×224 and 8×96 px, 300 epochs: the authors' boosted run. Eight GPUs, three days; 73.3 % k-NN (theirs).
+    """ViT-S/16, 2×224 and 8×96 px, 300 epochs, near the authors'. Eight GPUs, three days; 73.3 % k-NN (theirs).
 
     zoo train dino/imagenet DATA --out runs/dino_vits16
     """
     return Recipe(
         method=DINOConfig(momentum=0.996),
         arch=Arch("vit_small_patch16_224", size=224, drop_path=0.1),
-        data=Data(size=224, cache=False, workers=12),
+        data=Data(size=224, cache=False, side=512, workers=12),
         optim=Optim(batch=1024, lr=5e-4, betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.4),
         schedule=Schedule(epochs=300, warmup_epochs=10, final_lr=1e-6),
         run=Run(precision="bf16"),
@@ -262,7 +262,7 @@ def no_multicrop() -> Recipe:
     return Recipe(
         method=DINOConfig(local_crops=0, global_scale=(0.14, 1.0), teacher_temperature=0.04, clip=None),
         arch=Arch("vit_small_patch16_224", size=224, drop_path=0.1),
-        data=Data(size=224, cache=False, workers=12),
+        data=Data(size=224, cache=False, side=512, workers=12),
         optim=Optim(batch=1024, lr=5e-4, betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.4),
         schedule=Schedule(epochs=100, warmup_epochs=10, final_lr=1e-6),
         run=Run(precision="bf16"),

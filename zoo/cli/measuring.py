@@ -88,7 +88,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "--write-card would put the scores of other weights on the card; leave out --weights"
         )
-    if arguments.protocol == ["foreground"]:
+    if "foreground" in arguments.protocol:
+        if len(arguments.protocol) > 1 or arguments.write_card or arguments.baselines or arguments.test:
+            raise UsageError(
+                "--protocol foreground stands on its own: without other protocols, --test, --baselines and --write-card"
+            )
         return _foreground(arguments)
     train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)
     encoder = load_model(arguments, arguments.size)
