@@ -40,6 +40,11 @@ def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, h * patch, w * patch)
 
 
+def hidden_pixels(hidden: Tensor, patch: int) -> Tensor:
+    """Hidden patches (B, h, w) as hidden pixels (B, 1, H, W)."""
+    return hidden.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
+
+
 class PatchStatistics(NamedTuple):
     """Mean and standard deviation of every patch, (B, N, 1) each."""
 

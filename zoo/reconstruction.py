@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.patches import hidden_error, normalise_patches, patch_statistics, patchify, unpatchify
+from zoo.patches import hidden_error, hidden_pixels, normalise_patches, patch_statistics, patchify, unpatchify
 from zoo.transforms import Transform
 
 # What hidden patches are painted with in `masked`: a grey in the middle of [0, 1].
@@ -67,7 +67,7 @@ def reconstruction(
     grid = (hidden.shape[-2], hidden.shape[-1])
     image = transform.denormalise(pixels).clamp(0, 1)
     picture = transform.denormalise(unpatchify(predicted, patch, grid)).clamp(0, 1)
-    holes = hidden.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]  # (B, 1, H, W)
+    holes = hidden_pixels(hidden, patch)  # (B, 1, H, W)
     return Reconstruction(
         image=image,
         masked=torch.where(holes, GREY, image),

@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from zoo.errors import DataError, ImageError
 from zoo.images import read_image
-from zoo.patches import hidden_error, patchify
+from zoo.patches import hidden_error, hidden_pixels, patchify
 from zoo.progress import track
 from zoo.sources import Source
 
@@ -88,7 +88,7 @@ def _errors(encoder: Encoder, pictures: list[Image], seed: int) -> Tensor:
     """(B, 3): errors of the model, the mean fill and the smooth fill."""
     rec = encoder.reconstruct(pictures, seed=seed)
     patch = rec.image.shape[-1] // rec.mask.shape[-1]
-    holes = rec.mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
+    holes = hidden_pixels(rec.mask, patch)
     target, flat = patchify(rec.image, patch), rec.mask.flatten(1)
     fills = (mean_fill(rec.image, holes), smooth_fill(rec.image, holes, SMOOTH_SIGMA * patch))
     return torch.stack(
