@@ -189,12 +189,13 @@ def _spread(source: Source, limit: int) -> Source:
 
 
 def start_from(method: Method, init: str | Path) -> None:
-    """Begin with the encoder of a zoo model instead of random weights."""
+    """Begin with the encoder of a zoo model, and its decoder where it has one, instead of random weights."""
     from zoo.loading import load
 
-    weights = load(str(init), device="cpu").module.state_dict()
+    model = load(str(init), device="cpu")
+    decoder = None if model.decoder is None else model.decoder.state_dict()
     try:
-        method.start_from(weights)
+        method.start_from(model.module.state_dict(), decoder)
     except RuntimeError as error:  # torch lists every tensor of another shape
         raise RecipeError(
             f"--init {init} does not fit this recipe's encoder: {' '.join(str(error).split())[:300]}. "

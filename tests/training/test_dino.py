@@ -400,7 +400,7 @@ def test_student_and_teacher_begin_alike(small: Callable[..., DINO]) -> None:
 def test_starts_from_given_weights_in_both_networks(small: Callable[..., DINO]) -> None:
     method, other = small(), small()
     move_apart(other)
-    method.start_from(other.teacher.state_dict())
+    method.start_from(other.teacher.state_dict(), None)
     assert farthest(method.student, other.teacher) == farthest(method.teacher, other.teacher) == 0
 
 

@@ -85,11 +85,22 @@ def test_its_encoder_is_one_the_zoo_builds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_it_starts_from_an_encoder(name: str) -> None:
+def test_it_starts_from_another_model(name: str) -> None:
     _, method = built(name)
-    weights = {key: tensor + 1 for key, tensor in method.encoder().state_dict().items()}
-    method.start_from(weights)
-    assert all(torch.equal(method.encoder().state_dict()[key], tensor) for key, tensor in weights.items())
+    parts = [part for part in (method.encoder(), method.decoder()) if part is not None]
+    moved = [{key: tensor + 1 for key, tensor in part.state_dict().items()} for part in parts]
+    method.start_from(moved[0], moved[1] if len(moved) > 1 else None)
+    for part, weights in zip(parts, moved, strict=True):
+        assert all(torch.equal(part.state_dict()[key], tensor) for key, tensor in weights.items())
+
+
+def test_a_decoder_of_another_shape_is_left_out() -> None:
+    _, method = built("mae")
+    decoder = method.decoder()
+    assert decoder is not None
+    before = {key: tensor.clone() for key, tensor in decoder.state_dict().items()}
+    method.start_from(method.encoder().state_dict(), {"norm.weight": torch.ones(3)})
+    assert all(torch.equal(decoder.state_dict()[key], tensor) for key, tensor in before.items())
 
 
 @pytest.mark.parametrize("name", method_names())

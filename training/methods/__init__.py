@@ -81,9 +81,12 @@ class Method(nn.Module):
         """The decoder of a masked-image method."""
         return None
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begin with these encoder weights."""
-        self.encoder().load_state_dict(weights)
+    def start_from(self, encoder: dict[str, Tensor], decoder: dict[str, Tensor] | None) -> None:
+        """Begin with the weights of another model: its encoder, and its decoder where both have one that fits."""
+        self.encoder().load_state_dict(encoder)
+        own = self.decoder()
+        if own is not None and decoder is not None and _same_shapes(own.state_dict(), decoder):
+            own.load_state_dict(decoder)
 
     def card(self) -> dict[str, Any]:
         """Fields of the model card that only the method knows: kind, decoder, datasets of its tokenizer, …"""
@@ -92,6 +95,10 @@ class Method(nn.Module):
     def compiled(self) -> list[nn.Module]:
         """Modules worth compiling; none by default."""
         return []
+
+
+def _same_shapes(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> bool:
+    return {k: v.shape for k, v in wanted.items()} == {k: v.shape for k, v in given.items()}
 
 
 def method_names() -> list[str]:

@@ -184,10 +184,10 @@ class DINO(Method):
     def encoder(self) -> nn.Module:
         return self.teacher
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
+    def start_from(self, encoder: dict[str, Tensor], decoder: dict[str, Tensor] | None) -> None:
         """Student and teacher begin alike."""
-        self.student.load_state_dict(weights)
-        self.teacher.load_state_dict(weights)
+        self.student.load_state_dict(encoder)
+        self.teacher.load_state_dict(encoder)
 
     def compiled(self) -> list[nn.Module]:
         return [*self.student.blocks, *self.teacher.blocks]
