@@ -82,14 +82,25 @@ class Source:
     revision: str | None = None
     file: str | None = None
     url: str | None = None
+    layout: str | None = None  # how its tensors are named and nested; None: told from their names
     sha256: str | None = None
+    sha256_prefix: str | None = None  # what its authors publish of the hash, where they publish no more
+    md5_prefix: str | None = None  # likewise
 
     def __post_init__(self) -> None:
         require(bool(self.repo or self.url), "neither repo nor url; write repo: user/name, or url: https://…")
+        require(
+            self.repo is None or bool(self.file), f"repo {self.repo} without file: model.safetensors, say"
+        )
         if self.file is not None:
             require_inside(self.file)
         if self.sha256 is not None:
             require_sha256(self.sha256)
+        for prefix in (self.sha256_prefix, self.md5_prefix):
+            require(
+                prefix is None or re.fullmatch("[0-9a-f]{6,64}", prefix) is not None,
+                f"hash prefix {prefix!r} is not 6 or more of 0-9 and a-f",
+            )
 
 
 @dataclass(frozen=True)

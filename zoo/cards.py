@@ -27,6 +27,16 @@ _RESERVED = re.compile(
     r"|num_classes|global_pool"
 )
 
+Approach = Literal[
+    "masked image modelling",
+    "contrastive",
+    "distillation",
+    "clustering",
+    "redundancy reduction",
+    "pretext",
+    "supervised",
+]
+
 _SHAPE_OF_A_CARD = """\
 no front matter; a card begins like
 ---
@@ -60,14 +70,19 @@ class ModelCard:
     pooling: Literal["token", "avg"]  # what `pooled` is: the class token, or the mean of the patches
     transform: TransformSpec
     arguments: dict[str, Any] = field(default_factory=dict)  # of the timm model, such as {img_size: 128}
+    approach: Approach | None = None
     decoder: DecoderSpec | None = None
-    interpolation: Literal["timm"] = "timm"  # whose rule resizes the positions off the native size
+    interpolation: Literal["timm", "dino", "dinov2", "bicubic"] = (
+        "timm"  # who resizes positions off the native size
+    )
     aliases: tuple[str, ...] = ()
     # None: as the licence says
     commercial_use: bool | None = field(default=None, metadata={"key": "commercial"})
     results: tuple[Result, ...] = ()
     training: TrainingFacts | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Source, ...] = ()  # tried in this order
+    unavailable: str = ""  # why no source can be fetched, and which file to pass as weights=
+    paper: str = ""  # URL
     sha256: dict[str, str] = field(default_factory=dict)  # hex digest of each weight file beside the card
     tags: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.batches import Batch, Images, to_batches
 from zoo.errors import SizeError, Unsupported
-from zoo.families import family
+from zoo.families import family, vit
 from zoo.features import Features, join
 from zoo.masking import DEFAULT_RATIO, as_mask, batch_seeds, draw_mask, visible_indices
 from zoo.patches import grid_of
@@ -98,7 +98,7 @@ class Encoder:
 
     def forward_features(self, pixels: Tensor) -> Features:
         """Features of (B, C, H, W) float pixels that are already normalised; differentiable."""
-        return self._split(self.family.tokens(self.module, self._moved(pixels)), pixels)
+        return self.family.features(self.module, self._moved(pixels))
 
     @torch.no_grad()
     def intermediates(
@@ -109,13 +109,13 @@ class Encoder:
         fit: Fit = "crop",
         size: Size | None = None,
     ) -> list[Features]:
-        """Features after each of the asked blocks, each through the final norm, on images of one size."""
+        """Features after each of the asked blocks, through the final norm, on images of one size.
+
+        A pyramid's blocks are numbered through all stages; a stage of another width stays as its blocks leave it.
+        """
         pixels = self._one_batch(images, fit, size).pixels
         wanted = [self._block(layer) for layer in layers]
-        chunks = [
-            [self._split(tokens, chunk) for tokens in self.family.intermediates(self.module, chunk, wanted)]
-            for chunk in self._chunks(pixels)
-        ]
+        chunks = [self.family.intermediates(self.module, chunk, wanted) for chunk in self._chunks(pixels)]
         return [join(list(parts)) for parts in zip(*chunks, strict=True)]
 
     @torch.no_grad()
@@ -130,23 +130,23 @@ class Encoder:
     ) -> Tensor:
         """Attention of one query over the patches in one block, (B, heads, h, w): softmax rows, not renormalised.
 
+        A pyramid answers on the block's own grid.
+
         query: "cls" or a patch (row, column). Exact while the blocks use fused kernels: only this row is recomputed.
         Raises Unsupported for a query or block the model does not have, SizeError where images end on several grids.
         """
         pixels = self._one_batch(images, fit, size).pixels
-        grid, index = self._grid(pixels), self._block(block)
-        patch = None if query == "cls" else _row_major(query, grid)
-        rows = [
-            self.family.attention_rows(self.module, chunk, index, patch) for chunk in self._chunks(pixels)
-        ]
-        joined: Tensor = torch.cat(rows).unflatten(2, grid)
-        return joined
+        index, patch = self._block(block), _query(query)
+        return torch.cat(
+            [self.family.attention_rows(self.module, chunk, index, patch) for chunk in self._chunks(pixels)]
+        )
 
     @torch.no_grad()
     def pyramid(self, images: Images, *, fit: Fit = "crop", size: Size | None = None) -> list[Tensor]:
         """Feature maps [(B, C_i, h_i, w_i)], finest first; one level for a plain ViT."""
         pixels = self._one_batch(images, fit, size).pixels
-        return [self._features(pixels).as_map()]
+        levels = [self.family.pyramid(self.module, chunk) for chunk in self._chunks(pixels)]
+        return [torch.cat(parts) for parts in zip(*levels, strict=True)]
 
     @torch.no_grad()
     def reconstruct(
@@ -177,7 +177,7 @@ class Encoder:
 
         def predict(rows: Tensor, holes: Tensor) -> Tensor:
             visible = visible_indices(holes)
-            tokens = self.family.visible_tokens(self.module, self._moved(pixels[rows]), visible)
+            tokens = vit.visible_tokens(self.module, self._moved(pixels[rows]), visible)
             predicted: Tensor = decoder(tokens, visible, grid)
             return predicted
 
@@ -225,13 +225,6 @@ class Encoder:
     def _moved(self, pixels: Tensor) -> Tensor:
         return pixels.to(self.device, self.dtype)
 
-    def _split(self, tokens: Tensor, pixels: Tensor) -> Features:
-        pooled, cls, patches = self.family.split(self.module, tokens)
-        return Features(pooled, cls, patches, self._grid(pixels))
-
-    def _grid(self, pixels: Tensor) -> tuple[int, int]:
-        return grid_of(pixels.shape[-2], pixels.shape[-1], self.stride)
-
     def _one_batch(self, images: Images, fit: Fit, size: Size | None) -> Batch:
         batches = to_batches(images, self.transform, self.stride, fit=fit, size=size)
         if len(batches) > 1:
@@ -252,11 +245,10 @@ class Encoder:
         return block % depth
 
 
-def _row_major(query: tuple[int, int], grid: tuple[int, int]) -> int:
-    """Index of the patch (row, column)."""
+def _query(query: object) -> tuple[int, int] | None:
+    """A patch (row, column), or None for the class token."""
+    if query == "cls":
+        return None
     if not isinstance(query, Sequence) or isinstance(query, str) or len(query) != 2:
         raise Unsupported(f"query is 'cls' or a patch (row, column), not {query!r}")
-    row, column = query
-    if not (0 <= row < grid[0] and 0 <= column < grid[1]):
-        raise SizeError(f"patch {(row, column)} is outside the grid of {grid[0]}×{grid[1]} patches")
-    return row * grid[1] + column
+    return int(query[0]), int(query[1])

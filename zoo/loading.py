@@ -73,7 +73,7 @@ def best_device() -> torch.device:
 
 def build(card: ModelCard) -> tuple[nn.Module, nn.Module | None]:
     """The card's encoder and decoder with fresh random weights, or without storage under `torch.device("meta")`."""
-    module: nn.Module = family(card.family).build(card.architecture, card.model_arguments)
+    module = family(card.family).build(card.architecture, card.model_arguments, card.interpolation)
     return module, build_decoder(card.decoder, int(module.num_features)) if card.decoder else None  # type: ignore[arg-type]
 
 

@@ -24,6 +24,14 @@ def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
     return height // patch, width // patch
 
 
+def row_major(query: tuple[int, int], grid: tuple[int, int]) -> int:
+    """Index of the patch (row, column); SizeError where it lies outside the grid (h, w)."""
+    row, column = query
+    if not (0 <= row < grid[0] and 0 <= column < grid[1]):
+        raise SizeError(f"patch {(row, column)} is outside the grid of {grid[0]}×{grid[1]} patches")
+    return row * grid[1] + column
+
+
 def patchify(images: Tensor, patch: int) -> Tensor:
     """(B, C, H, W) -> (B, N, P*P*C), the pixels of a patch flattened as (row, column, channel), as MAE does."""
     batch, channels, height, width = images.shape

@@ -101,8 +101,8 @@ decoders = st.builds(
     strategy=st.sampled_from(["random", "grid", "uniform", "blockwise"]),
 )  # fmt: skip
 sources = st.builds(
-    Source, repo=text.filter(bool), revision=st.none() | text, file=st.none() | names, url=st.none() | text,
-    sha256=st.none() | digests,
+    Source, repo=text.filter(bool), revision=st.none() | text, file=names, url=st.none() | text,
+    layout=st.none() | text, sha256=st.none() | digests, md5_prefix=st.none() | digests,
 )  # fmt: skip
 results = st.builds(
     Result, task=text, value=numbers, dataset=text, metric=text, settings=settings, source=text

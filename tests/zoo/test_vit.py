@@ -13,6 +13,7 @@ from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 from zoo.decoders import MAEDecoder, sincos_positions
 from zoo.errors import CardError, Unsupported
 from zoo.families import vit
+from zoo.features import Features
 from zoo.masking import draw_mask, visible_indices
 from zoo.patches import hidden_error, normalise_patches, patchify
 
@@ -103,14 +104,22 @@ def pair() -> tuple[VisionTransformer, ViTModel]:
     return module, theirs
 
 
+def all_tokens(features: Features) -> Tensor:
+    """Class token and patches as one sequence (B, 1 + N, D)."""
+    assert features.cls is not None
+    return torch.cat([features.cls[:, None], features.patches], dim=1)
+
+
 @torch.no_grad()
 def test_tokens_equal_those_of_transformers(pair: tuple[VisionTransformer, ViTModel]) -> None:
     module, theirs = pair
     expected = theirs(photos(), output_hidden_states=True)
-    torch.testing.assert_close(vit.tokens(module, photos()), expected.last_hidden_state, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        all_tokens(vit.features(module, photos())), expected.last_hidden_state, atol=1e-5, rtol=1e-5
+    )
     after_each = [theirs.layernorm(state) for state in expected.hidden_states[1:-1]]
     for ours, their in zip(vit.intermediates(module, photos(), range(3)), after_each, strict=True):
-        torch.testing.assert_close(ours, their, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(all_tokens(ours), their, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -120,9 +129,9 @@ def test_attention_equals_that_of_transformers(pair: tuple[VisionTransformer, Vi
     assert everywhere[0].std() > 0.02  # far from uniform, or this would show little
     for block, expected in enumerate(everywhere):
         cls = vit.attention_rows(module, photos(), block, None)
-        torch.testing.assert_close(cls, expected[:, :, 0, 1:], atol=1e-5, rtol=0)
+        torch.testing.assert_close(cls, expected[:, :, 0, 1:].unflatten(-1, (4, 4)), atol=1e-5, rtol=0)
         for patch in (0, 6, 15):
-            rows = vit.attention_rows(module, photos(), block, patch)
+            rows = vit.attention_rows(module, photos(), block, divmod(patch, 4)).flatten(2)
             torch.testing.assert_close(rows, expected[:, :, 1 + patch, 1:], atol=1e-5, rtol=0)
 
 
@@ -171,7 +180,7 @@ def test_with_every_patch_visible_nothing_changes(height: int, width: int, argum
     module, pixels = small(**arguments), photos(height, width)
     everything = torch.arange(height * width // 256).expand(2, -1)
     torch.testing.assert_close(
-        vit.visible_tokens(module, pixels, everything), vit.tokens(module, pixels), atol=1e-5, rtol=1e-5
+        vit.visible_tokens(module, pixels, everything), module.forward_features(pixels), atol=1e-5, rtol=1e-5
     )
 
 
@@ -227,8 +236,9 @@ def test_positions_at_the_native_size_are_those_stored() -> None:
 )
 def test_split_leaves_out_the_prefix_and_pools_as_timm_does(arguments: dict[str, Any], prefix: int) -> None:
     module, pixels = small(**arguments), photos(48, 80)
-    tokens = vit.tokens(module, pixels)
-    pooled, cls, patches = vit.split(module, tokens)
+    tokens, found = module.forward_features(pixels), vit.features(module, pixels)
+    pooled, cls, patches = found.pooled, found.cls, found.patches
+    assert found.grid == (3, 5)
     assert torch.equal(patches, tokens[:, prefix:]) and patches.shape == (2, 15, 48)
     assert torch.equal(pooled, module(pixels))
     if prefix:
@@ -253,11 +263,11 @@ def test_intermediates_equal_timms_own(arguments: dict[str, Any]) -> None:
         intermediates_only=True,
     )
     by_layer = {
-        layer: torch.cat([prefix, patches], dim=1)
+        layer: torch.cat([prefix[:, :1], patches], dim=1)
         for layer, (patches, prefix) in zip([0, 2, 3], theirs, strict=True)
     }
     for layer, ours in zip(layers, vit.intermediates(module, pixels, layers), strict=True):
-        torch.testing.assert_close(ours, by_layer[layer], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(all_tokens(ours), by_layer[layer], atol=1e-5, rtol=1e-5)
 
 
 # Attention where a block is not the plain one
@@ -274,12 +284,12 @@ def test_rows_of_other_plain_vits(arguments: dict[str, Any]) -> None:
     for block in module.blocks:
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    vit.tokens(module, photos(48, 80))
+    module.forward_features(photos(48, 80))
     full, prefix = list(seen), module.num_prefix_tokens
     for block, expected in enumerate(full):
-        cls = vit.attention_rows(module, photos(48, 80), block, None)
+        cls = vit.attention_rows(module, photos(48, 80), block, None).flatten(2)
         torch.testing.assert_close(cls, expected[:, :, 0, prefix:], atol=1e-5, rtol=0)
-        patch = vit.attention_rows(module, photos(48, 80), block, 7)
+        patch = vit.attention_rows(module, photos(48, 80), block, (1, 2)).flatten(2)
         torch.testing.assert_close(patch, expected[:, :, prefix + 7, prefix:], atol=1e-5, rtol=0)
 
 
@@ -288,8 +298,8 @@ def test_without_a_class_token_a_patch_is_asked_for() -> None:
     with pytest.raises(Unsupported, match=r"no class token; ask for a patch: query=\(row, column\)"):
         vit.attention_rows(module, photos(), 0, None)
     with torch.no_grad():
-        rows = vit.attention_rows(module, photos(), 0, 3)
-    torch.testing.assert_close(rows.sum(dim=-1), torch.ones(2, 3))  # no prefix column was dropped
+        rows = vit.attention_rows(module, photos(), 0, (0, 3))
+    torch.testing.assert_close(rows.sum(dim=(-2, -1)), torch.ones(2, 3))  # no prefix column was dropped
 
 
 # Building

@@ -15,11 +15,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from zoo.errors import CardError, Unsupported, did_you_mean
+from zoo.features import Features
+from zoo.patches import grid_of, row_major
 
-MASKED_IMAGES = True  # encodes visible patches alone, so it can carry a masked-image decoder
 
-
-def build(architecture: str, arguments: dict[str, Any]) -> VisionTransformer:
+def build(architecture: str, arguments: dict[str, Any], interpolation: str = "timm") -> VisionTransformer:
     """An untrained timm ViT without a classifier that accepts every image size that is a multiple of its patch.
 
     CardError for what timm does not know or cannot build, Unsupported for what is no plain ViT.
@@ -43,17 +43,21 @@ def stride(module: VisionTransformer) -> int:
     return int(module.patch_embed.patch_size[0])
 
 
-def tokens(module: VisionTransformer, pixels: Tensor) -> Tensor:
-    """All tokens after the final norm: (B, R + N, D), prefix tokens first. pixels: (B, C, H, W), normalised."""
-    result: Tensor = module.forward_features(pixels)
-    return result
+def features(module: VisionTransformer, pixels: Tensor) -> Features:
+    """Tokens after the final norm; pooled as timm's own head pools them."""
+    return _split(module, module.forward_features(pixels), grid(module, pixels))
 
 
-def split(module: VisionTransformer, normed: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(B, R + N, D) -> pooled (B, D) as timm's own head pools it, class token (B, D) or None, patches (B, N, D)."""
-    prefix = module.num_prefix_tokens
+def grid(module: VisionTransformer, pixels: Tensor) -> tuple[int, int]:
+    """The patch grid (h, w) of such pixels."""
+    return grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
+
+
+def _split(module: VisionTransformer, normed: Tensor, grid: tuple[int, int]) -> Features:
+    """(B, R + N, D), after the final norm -> Features."""
     cls = normed[:, 0] if module.cls_token is not None else None
-    return module.forward_head(normed, pre_logits=True), cls, normed[:, prefix:]
+    pooled = module.forward_head(normed, pre_logits=True)
+    return Features(pooled, cls, normed[:, module.num_prefix_tokens :], grid)
 
 
 def depth(module: VisionTransformer) -> int:
@@ -61,15 +65,20 @@ def depth(module: VisionTransformer) -> int:
     return len(module.blocks)
 
 
-def intermediates(module: VisionTransformer, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
-    """Tokens after each of the asked blocks (non-negative indices), each through the final norm: (B, R + N, D)."""
+def intermediates(module: VisionTransformer, pixels: Tensor, layers: Sequence[int]) -> list[Features]:
+    """Features after each of the asked blocks (non-negative indices), each through the final norm."""
     wanted, x = set(layers), embed(module, pixels)
     found = {}
     for index, block in enumerate(module.blocks):
         x = block(x)
         if index in wanted:
-            found[index] = module.norm(x)
+            found[index] = _split(module, module.norm(x), grid(module, pixels))
     return [found[index] for index in layers]
+
+
+def pyramid(module: VisionTransformer, pixels: Tensor) -> list[Tensor]:
+    """The patches as one feature map [(B, D, h, w)]."""
+    return [features(module, pixels).as_map()]
 
 
 def embed(module: VisionTransformer, pixels: Tensor) -> Tensor:
@@ -79,10 +88,12 @@ def embed(module: VisionTransformer, pixels: Tensor) -> Tensor:
     return normed
 
 
-def attention_rows(module: VisionTransformer, pixels: Tensor, block: int, query: int | None) -> Tensor:
-    """Softmax rows over the patches, (B, heads, N), of one query token in one block.
+def attention_rows(
+    module: VisionTransformer, pixels: Tensor, block: int, query: tuple[int, int] | None
+) -> Tensor:
+    """Softmax rows over the patches, (B, heads, h, w), of one query token in one block.
 
-    query: a row-major patch index, or None for the class token. Only that row is computed, in float32, whatever fused
+    query: a patch (row, column), or None for the class token. Only that row is computed, in float32, whatever fused
     kernel the blocks use; columns of prefix tokens are dropped and the rest is not renormalised.
     """
     if query is None and module.cls_token is None:
@@ -91,14 +102,14 @@ def attention_rows(module: VisionTransformer, pixels: Tensor, block: int, query:
     for earlier in module.blocks[:block]:
         x = earlier(x)
     asked: Any = module.blocks[block]
-    attn = asked.attn
-    row = 0 if query is None else module.num_prefix_tokens + query
+    attn, prefix, sides = asked.attn, module.num_prefix_tokens, grid(module, pixels)
+    row = 0 if query is None else prefix + row_major(query, sides)
     batch, length, _ = x.shape
     qkv = attn.qkv(asked.norm1(x)).reshape(batch, length, 3, attn.num_heads, attn.head_dim)
     q = attn.q_norm(qkv[:, row : row + 1, 0].transpose(1, 2))  # (B, heads, 1, D/heads)
     k = attn.k_norm(qkv[:, :, 1].transpose(1, 2))  # (B, heads, R + N, D/heads)
     scores = (q * attn.scale).float() @ k.float().transpose(-2, -1)
-    rows: Tensor = scores.softmax(dim=-1)[:, :, 0, module.num_prefix_tokens :]
+    rows: Tensor = scores.softmax(dim=-1)[:, :, 0, prefix:].unflatten(2, sides)
     return rows
 
 
