@@ -50,7 +50,7 @@ def colour_distortion(
 
 
 def blur(size: int, probability: float) -> list[Transform]:
-    """Gaussian blur with sigma U(0.1, 2) pixels at 224, scaled to a view of `size` pixels."""
+    """Gaussian blur with sigma U(0.1, 2) pixels where global views have 224, in proportion where they have `size`."""
     sigma = 2.0 * size / 224
     kernel = 2 * round(2 * sigma) + 1  # two sigmas to either side
     return [v2.RandomApply([v2.GaussianBlur(kernel, sigma=(min(0.1, sigma), sigma))], p=probability)]

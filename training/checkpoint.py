@@ -12,13 +12,19 @@ from zoo.training.methods import Method
 
 
 class Checkpoint:
-    """Method, optimiser and progress of a run in one file.
+    """Method, optimiser, loss scale (of float16) and progress of a run in one file.
 
     Random state needs no room: every draw of a run is seeded by (seed, step) or (seed, epoch, image).
     """
 
-    def __init__(self, path: Path, method: Method, optimizer: torch.optim.Optimizer) -> None:
-        self.path, self.method, self.optimizer = path, method, optimizer
+    def __init__(
+        self,
+        path: Path,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self.path, self.method, self.optimizer, self.scaler = path, method, optimizer, scaler
 
     def exists(self) -> bool:
         return self.path.is_file()
@@ -28,6 +34,7 @@ class Checkpoint:
         content = {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "step": step,
             "seconds": seconds,
         }
@@ -40,6 +47,8 @@ class Checkpoint:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             self.method.load_state_dict(content["method"])
             self.optimizer.load_state_dict(content["optimizer"])
+            if self.scaler is not None and content.get("scaler"):
+                self.scaler.load_state_dict(content["scaler"])
             return int(content["step"]), float(content["seconds"])
         except Exception as error:  # torch raises a dozen kinds for a damaged file, some without a word
             reason = (str(error) or "it ends too early").splitlines()[0]

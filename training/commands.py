@@ -6,7 +6,7 @@ import inspect
 import logging
 import shlex
 
-from zoo.training.methods import method_file, method_names, recipe, recipes
+from zoo.training.methods import method_file, method_names, recipe, recipe_function, recipes
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,19 @@ def train_command(name: str, data: str, out: str, init: str | None, knobs: list[
     command = shlex.join(["zoo", "train", name, data, *extra, "--out", out])
     folder = run(turned, data, out, init=init, name=name, command=command)
     print(f"wrote {folder}; load it with zoo.load({str(folder)!r}), or keep it: zoo register {folder} NAME")
+
+
+def recipe_text(name: str) -> str:
+    """The recipe's docstring: hardware, cost, expected result and command."""
+    return inspect.getdoc(recipe_function(name)) or ""
+
+
+def knobs_table(name: str) -> list[tuple[str, str, str]]:
+    """(--section.knob, what the recipe sets it to, its type)."""
+    from zoo.training.knobs import knob_types, value_of
+
+    chosen = recipe(name)
+    return [(f"--{knob}", str(value_of(chosen, knob)), kind) for knob, kind in knob_types(chosen).items()]
 
 
 def methods_table() -> list[tuple[str, str]]:

@@ -19,13 +19,16 @@ from zoo.files import atomic_write
 from zoo.sources import Source, open_source, splits, train_and_test
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
-from zoo.training.finish import RunFacts, write_model
+from zoo.training.finish import RunFacts, measure_model, write_model
 from zoo.training.methods import Method, Step
 from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
 
 log = logging.getLogger(__name__)
+
+# A run of fewer steps hardly leaves its warm-up.
+FEW_STEPS = 5
 
 
 def run(
@@ -43,8 +46,9 @@ def run(
     test: images that only measure; without them the data's own split, a share held out of labelled data, or none.
     init: a zoo model to begin with. name, command: of the recipe, for the card.
 
-    The same call on the same folder continues from its last checkpoint. Raises RecipeError where the folder holds a
-    run of another recipe, DataError where there are fewer images than a batch.
+    The same call on the same folder continues from its last checkpoint, and leaves a finished run as it is. Raises
+    RecipeError where the folder holds a run of another recipe, DataError where there are fewer images than a batch.
+    With several processes the first one measures the model, after the others have returned.
 
     >>> zoo.training.run(recipe("mae/smoke"), "photos/", "runs/mine")
     PosixPath('runs/mine')
@@ -55,7 +59,10 @@ def run(
         torch.set_num_threads(recipe.run.threads)
     accelerator = _accelerator(recipe.run.precision)
     train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
-    _claim(out, {"images": str(data), "init": None if init is None else str(init), **recipe.describe()})
+    claim = {"images": str(data), "init": None if init is None else str(init), **recipe.describe()}
+    if _claim(out, claim):
+        log.warning("%s is finished already; to train it anew, remove it or give another --out", out)
+        return out
     torch.manual_seed(recipe.run.seed)
     method = recipe.method.build(recipe)
     if init is not None:
@@ -68,12 +75,18 @@ def run(
             recipe=name or type(recipe.method).__module__.rpartition(".")[-1],
             command=command or f"zoo.training.run({str(data)!r}, {str(out)!r})",
             data=str(data),
+            test=None if test is None else str(test),
             init="random" if init is None else str(init),
             images=len(dataset),
             note=note,
         )
-        write_model(out, recipe, method, (train, held_out), state, facts)
+        card = write_model(out, recipe, method, train, state, facts)
+    # Measuring may take longer than a process waits for the others.
     accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if held_out is not None:
+            measure_model(out, card, recipe, (train, held_out), facts)
+        _write_claim(out, {**claim, "finished": True})
     return out
 
 
@@ -84,13 +97,20 @@ def loop(
     steps = _count_steps(recipe, len(dataset), dataset.source.title)
     optimizer = torch.optim.AdamW(bare.param_groups(recipe.optim), betas=recipe.optim.betas, fused=True)
     method, optimizer = accelerator.prepare(bare, optimizer)
-    checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer)
+    checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer, accelerator.scaler)
     if checkpoint.exists():
         state.step, state.seconds = checkpoint.restore()
         log.warning("continuing %s from step %d of %d", out, state.step, steps.total)
     if recipe.run.compile:
         for module in bare.compiled():
             module.compile()
+
+    if steps.total < FEW_STEPS:
+        log.warning(
+            "%d step(s) in all, and the learning rate begins at 0: next to nothing will be learnt. "
+            "Give more images, a smaller --optim.batch or more --schedule.epochs",
+            steps.total,
+        )
 
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
@@ -104,6 +124,8 @@ def loop(
             state.step += 1
             state.skipped += [name for name in batch.skipped if name not in state.skipped]
             state.seconds = time.monotonic() - started
+            if world > 1 and progress.due(state):  # all see the same loss, so all stop where it is no number
+                loss = accelerator.reduce(loss, "mean")
             progress.step(state, loss, {"lr": rate, **logs})
             due = time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes
             # A loss that is no number must not replace the last good checkpoint; `progress` stops the run over it.
@@ -166,8 +188,8 @@ def split(
     if limit is None:
         return train, held_out, note
     return (
-        _spread(train, limit),
-        held_out and _spread(held_out, limit),
+        train.spread(limit),
+        held_out and held_out.spread(limit),
         f"{note} At most {limit} images of each.",
     )
 
@@ -180,12 +202,6 @@ def _whole_or_split(
         if whole.labels is None:
             return whole, None, "All images were trained on; nothing was measured, for want of labels."
     return train_and_test(data, test, seed=seed)
-
-
-def _spread(source: Source, limit: int) -> Source:
-    """At most `limit` images, evenly spread over the source and so over classes that lie one after the other."""
-    count = min(limit, len(source))
-    return source.subset([i * len(source) // count for i in range(count)])
 
 
 def start_from(method: Method, init: str | Path) -> None:
@@ -225,18 +241,20 @@ def _accelerator(precision: str) -> Accelerator:
         raise RecipeError(wrong) from error
 
 
-def _claim(out: Path, mine: dict[str, Any]) -> None:
-    """Write `recipe.json`, or check that the run already in the folder is this one."""
+def _claim(out: Path, mine: dict[str, Any]) -> bool:
+    """Write `recipe.json`, or check that the run already in the folder is this one; whether that is finished."""
     path = out / "recipe.json"
     # A run that stopped before its first checkpoint left nothing that another could spoil.
     if path.is_file() and any((out / name).is_file() for name in ("checkpoint.pt", "model.safetensors")):
-        changed = _differences(json.loads(path.read_text()), mine)
+        theirs = json.loads(path.read_text())
+        finished = bool(theirs.pop("finished", False))
+        changed = _differences(theirs, mine)
         if changed:
             raise RecipeError(
                 f"{out} holds a run of another recipe ({'; '.join(changed)}). "
                 "Give another --out, or the same recipe to continue it"
             )
-        return
+        return finished and (out / "model.safetensors").is_file()
     if not path.is_file():
         foreign = sorted(
             file.name
@@ -247,14 +265,19 @@ def _claim(out: Path, mine: dict[str, Any]) -> None:
             raise RecipeError(
                 f"{out} is no run, and training would replace its {', '.join(foreign)}; give another --out"
             )
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(mine, indent=2) + "\n")
+    _write_claim(out, mine)
+    return False
+
+
+def _write_claim(out: Path, claim: dict[str, Any]) -> None:
+    with atomic_write(out / "recipe.json") as temporary:
+        temporary.write_text(json.dumps(claim, indent=2) + "\n")
 
 
 # Knobs that may change between two starts of one run, because they do not change what it computes.
 _FREE = {
     *("run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "run.licence"),
-    *("data.workers", "data.cache", "arch.crop_pct"),
+    *("data.workers", "arch.crop_pct"),
 }
 
 

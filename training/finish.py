@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class RunFacts:
     recipe: str
     command: str
     data: str
+    test: str | None
     init: str
     images: int
     note: str
@@ -38,27 +40,40 @@ def write_model(
     out: Path,
     recipe: Recipe,
     method: Method,
-    data: tuple[Source, Source | None],
+    train: Source,
     state: State,
     facts: RunFacts,
 ) -> ModelCard:
-    """Write encoder, decoder and card into the run's folder, measure them there, and put the numbers on the card.
+    """Write encoder, decoder and card, without scores yet, into the run's folder."""
+    card = card_of(out.resolve().name, recipe, method, train, state, facts)
+    return write_folder(out, card, method.encoder(), method.decoder(), body_of(card, out, facts.note))
 
-    data: the images trained on and those held out, if any.
+
+def measure_model(
+    out: Path, card: ModelCard, recipe: Recipe, data: tuple[Source, Source], facts: RunFacts
+) -> None:
+    """Measure the model in the run's folder and put the numbers on its card.
+
+    data: the images trained on and those held out.
     """
-    card = card_of(out.resolve().name, recipe, method, data[0], state, facts)
-    card = write_folder(out, card, method.encoder(), method.decoder(), body_of(card, facts.note))
     train, test = data
-    if test is None:
-        return card
     protocols = [*(["knn"] if _labelled(train, test) else []), *(["reconstruction"] if card.decoder else [])]
     encoder = load(out)
     for protocol in protocols:
-        command = f"zoo evaluate {out} {facts.data} --protocol {protocol}"
+        command = _evaluation(out, recipe, facts, protocol)
         for row in measure(encoder, train, test, [protocol], seed=recipe.run.seed):
             card = with_results(card, results_of(row, test, command))
     write_card(card, out)
-    return card
+
+
+def _evaluation(out: Path, recipe: Recipe, facts: RunFacts, protocol: str) -> str:
+    """The command that measures the same again."""
+    words = ["zoo", "evaluate", str(out), facts.data]
+    options = {"--test": facts.test, "--limit": recipe.data.limit, "--seed": recipe.run.seed or None}
+    for option, value in options.items():
+        if value is not None:
+            words += [option, str(value)]
+    return shlex.join([*words, "--protocol", protocol])
 
 
 def card_of(
@@ -98,12 +113,12 @@ def card_of(
     )
 
 
-def body_of(card: ModelCard, note: str) -> str:
+def body_of(card: ModelCard, out: Path, note: str) -> str:
     """The card's text for people."""
     training = card.training
     assert training is not None  # card_of wrote it
     decoder = (
-        f"\nIts decoder comes along: `zoo reconstruct {card.name} photo.jpg --out out.png`.\n"
+        f"\nIts decoder comes along: `zoo reconstruct {out} photo.jpg --out out.png`.\n"
         if card.decoder
         else ""
     )
@@ -116,7 +131,7 @@ def body_of(card: ModelCard, note: str) -> str:
 ```python
 import zoo
 
-encoder = zoo.load("{card.name}")
+encoder = zoo.load("{out}")  # or "{card.name}", after `zoo register {out} {card.name}`
 features = encoder("photo.jpg")
 ```
 {decoder}

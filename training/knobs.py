@@ -46,6 +46,12 @@ def knob_types(recipe: Recipe) -> dict[str, str]:
     return found
 
 
+def value_of(recipe: Recipe, knob: str) -> Any:
+    """What `section.field` is set to."""
+    section, field = knob.split(".")
+    return getattr(getattr(recipe, section), field)
+
+
 def _grouped(words: list[str]) -> list[tuple[str, list[str]]]:
     """[(knob, its words)]: `--optim.betas 0.9 0.95` is one group. Hyphens in names count as underscores."""
     groups: list[tuple[str, list[str]]] = []
@@ -86,8 +92,7 @@ def _culprit(recipe: Recipe, groups: list[tuple[str, list[str]]], known: dict[st
     """Which knob's value cannot be read, and what it should be."""
     for name, group in groups:
         if _parse(recipe, group) is None:
-            section, field = name.split(".")
-            now = getattr(getattr(recipe, section), field)
+            now = value_of(recipe, name)
             value = " ".join(group[1:]) or "nothing"
             return f"--{name} cannot be {value!r}; it is a {known[name]}, now {now!r}"
     return f"these knobs do not go together: {' '.join(word for _, group in groups for word in group)}"

@@ -70,9 +70,13 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
+    def due(self, state: State) -> bool:
+        """Whether this step is logged: every few, and the last."""
+        return state.step % self.every == 0 or state.step == self.total
+
     def step(self, state: State, loss: Tensor, logs: Mapping[str, float | Tensor]) -> None:
-        """Log every few steps. Diverged where the loss is not finite."""
-        if state.step % self.every and state.step != self.total:
+        """Log the step where it is due. Diverged where the loss is not finite."""
+        if not self.due(state):
             return
         now = time.monotonic()
         speed = self.batch * (state.step - self.last[0]) / max(now - self.last[1], 1e-9)

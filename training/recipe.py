@@ -130,6 +130,15 @@ class Recipe:
         }
         if self.data.limit is not None:
             above_zero["--data.limit"] = self.data.limit
+        shares = {"--arch.drop_path": self.arch.drop_path}
+        shares |= {
+            f"--optim.betas ({which})": beta for which, beta in zip("12", self.optim.betas, strict=True)
+        }
+        for knob, value in shares.items():
+            if not 0 <= value < 1:
+                raise RecipeError(f"{knob} is {value}; give a number from 0 up to, but not, 1")
+        if not 0 < self.arch.crop_pct <= 1:
+            raise RecipeError(f"--arch.crop_pct is {self.arch.crop_pct}; give a number above 0, at most 1")
         for knob, value in above_zero.items():
             if not value > 0:  # NaN too
                 raise RecipeError(f"{knob} is {value}; give a number above 0")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +177,8 @@ class Encoder:
 
         def predict(rows: Tensor, holes: Tensor) -> Tensor:
             visible = visible_indices(holes)
-            tokens = vit.visible_tokens(self.module, self._moved(pixels[rows]), visible)
+            module: Any = self.module  # a plain ViT, as only those have this decoder
+            tokens = vit.visible_tokens(module, self._moved(pixels[rows]), visible)
             predicted: Tensor = decoder(tokens, visible, grid)
             return predicted
 

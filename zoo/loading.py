@@ -108,7 +108,8 @@ def _given(card: ModelCard, weights: str | Path) -> tuple[nn.Module, nn.Module |
     """The modules with random weights, or the encoder with those of a file."""
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
+            # Not torch.manual_seed, which would set the generators of accelerators too, and for good.
+            torch.random.default_generator.manual_seed(RANDOM_SEED)
             return build(card)
     with torch.device("meta"):
         module, _ = build(card)

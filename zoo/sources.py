@@ -60,6 +60,11 @@ class Source(ABC):
         labels = None if self.labels is None else [self.labels[i] for i in indices]
         return dataclasses.replace(self, ids=[self.ids[i] for i in indices], labels=labels)
 
+    def spread(self, limit: int) -> Self:
+        """At most `limit` images, evenly spread and so over classes that lie one after the other."""
+        count = min(limit, len(self))
+        return self.subset([i * len(self) // count for i in range(count)])
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FolderSource(Source):

@@ -8,6 +8,7 @@ import logging
 import math
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -22,6 +23,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 import zoo
+from zoo.cards import read_card, write_card
+from zoo.cli import main
 from zoo.decoders import sincos_positions
 from zoo.errors import DataError, RecipeError, WeightsError
 from zoo.sources import open_source
@@ -65,6 +68,14 @@ def assert_same_weights(a: Path, b: Path) -> None:
         assert len(mine) > 50
         assert [name for name in mine if not torch.equal(mine[name], other[name])] == []
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+
+
+def unfinished(folder: Path) -> Path:
+    """The folder as a kill before the last moment leaves it."""
+    claim = json.loads((folder / "recipe.json").read_text())
+    assert claim.pop("finished") is True
+    (folder / "recipe.json").write_text(json.dumps(claim))
+    return folder
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -204,12 +215,52 @@ def test_a_killed_run_continues_to_the_same_weights(
 
 
 def test_a_finished_run_has_nothing_left_to_do(
-    finished: Callable[[str], Path], tiny: Tiny, photos: Path, tmp_path: Path
-) -> None:
+    finished: Callable[[str], Path], tiny: Tiny, photos: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     folder = shutil.copytree(finished("mae"), tmp_path / "run")
-    run(small(tiny, "mae"), photos, folder)
+    card = (folder / "README.md").read_text() + "\nOur own words.\n"
+    (folder / "README.md").write_text(card)
+    with caplog.at_level(logging.WARNING):
+        run(small(tiny, "mae"), photos, folder)
+    assert f"{folder} is finished already" in caplog.text and "continuing" not in caplog.text
     assert_same_weights(folder, finished("mae"))
     assert rows(folder) == rows(finished("mae"))
+    assert (folder / "README.md").read_text() == card
+
+
+def test_a_run_stopped_before_it_was_measured_is_measured_yet(
+    finished: Callable[[str], Path], tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
+    folder = unfinished(shutil.copytree(finished("mae"), tmp_path / "run"))
+    write_card(dataclasses.replace(read_card(folder), results=()), folder)
+    run(small(tiny, "mae"), photos, folder)
+    ours, theirs = (
+        [(result.task, result.metric, result.value) for result in read_card(each).results]
+        for each in (folder, finished("mae"))
+    )
+    assert ours == theirs != []
+    assert_same_weights(folder, finished("mae"))
+
+
+def test_the_cards_command_measures_the_same_again(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    recipe = tiny("mae/smoke", run={"seed": 3}, data={"limit": 10})
+    folder = run(recipe, photos / "train", tmp_path / "my run", test=photos / "val")
+    results = read_card(folder).results
+    for result in results:
+        words = shlex.split(result.command)
+        assert words[:4] == ["zoo", "evaluate", str(folder), str(photos / "train")]
+        scores = tmp_path / "scores.json"
+        assert main([*words[1:], "--json", str(scores), "--device", "cpu"]) == 0
+        (score,) = json.loads(scores.read_text())
+        values = {
+            score.get("top1"),
+            score.get("error"),
+            score.get("mean_error"),
+            score.get("smooth_error"),
+            score.get("ratio"),
+        }
+        assert any(value is not None and result.value == pytest.approx(value, abs=6e-3) for value in values)
 
 
 def test_knobs_that_compute_the_same_may_change(
@@ -217,7 +268,7 @@ def test_knobs_that_compute_the_same_may_change(
 ) -> None:
     folder = shutil.copytree(finished("mae"), tmp_path / "run")
     free = {"log_every": 5, "checkpoint_minutes": 9.0, "threads": 0, "licence": "mit"}
-    assert run(small(tiny, "mae", run=free, data={"workers": 1, "cache": False}), photos, folder) == folder
+    assert run(small(tiny, "mae", run=free, data={"workers": 1}), photos, folder) == folder
 
 
 @pytest.mark.parametrize(
@@ -275,7 +326,7 @@ class Code:
 def test_a_damaged_checkpoint_is_refused(
     damage: str, finished: Callable[[str], Path], tiny: Tiny, photos: Path, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(finished("mae"), tmp_path / "run")
+    folder = unfinished(shutil.copytree(finished("mae"), tmp_path / "run"))
     path, trap = folder / "checkpoint.pt", tmp_path / "executed"
     content = saved(folder)
     if damage in ("cut", "empty", "text"):
@@ -316,9 +367,16 @@ def test_missing_images_leave_the_folder_free(tiny: Tiny, photos: Path, tmp_path
         ("dino/smoke", {"data": {"size": 60}}, "--data.size is 60, .*; give 64"),
         ("dino/smoke", {"method": {"local_size": 4}}, "--method.local_size is 4, .*; give 16"),
         ("mae/smoke", {"method": {"decoder_heads": 5}}, "--method.decoder_heads 5; give 20"),
-        ("mae/smoke", {"method": {"ratio": 1.5}}, "mask ratio of 1.5"),
+        ("mae/smoke", {"method": {"ratio": 1.5}}, "--method.ratio is 1.5; give a share"),
         ("mae/smoke", {"arch": {"name": "vit_tny_patch16_224"}}, "did you mean 'vit_tiny_patch16_224'"),
         ("mae/smoke", {"optim": {"batch": 0}}, "--optim.batch is 0"),
+        ("mae/smoke", {"optim": {"betas": (0.9, 1.0)}}, r"--optim.betas \(2\) is 1.0"),
+        ("mae/smoke", {"arch": {"drop_path": 1.5}}, "--arch.drop_path is 1.5"),
+        ("mae/smoke", {"arch": {"crop_pct": 0.0}}, "--arch.crop_pct is 0.0"),
+        ("mae/smoke", {"method": {"decoder_heads": 0}}, "--method.decoder_heads is 0; give 1 or more"),
+        ("mae/smoke", {"method": {"min_scale": 0.0}}, "--method.min_scale is 0.0"),
+        ("dino/smoke", {"method": {"local_scale": (0.4, 0.1)}}, "--method.local_scale is 0.4 0.1"),
+        ("dino/smoke", {"method": {"teacher_temperature": 0.0}}, "--method.teacher_temperature is 0.0"),
     ],
 )
 def test_a_knob_that_cannot_work_is_one_message(

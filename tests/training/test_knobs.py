@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from zoo.cli import main
 from zoo.errors import RecipeError
 from zoo.training.knobs import knob_types, with_knobs
 from zoo.training.methods import recipe
@@ -42,3 +45,19 @@ def test_a_wrong_knob_says_what_to_type(words: list[str], says: str) -> None:
 def test_every_field_is_a_knob() -> None:
     known = knob_types(recipe("mae/smoke"))
     assert {"method.ratio", "arch.name", "data.size", "optim.lr", "schedule.epochs", "run.seed"} <= set(known)
+
+
+def test_a_recipes_knobs_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "dino/smoke", "--knobs"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("ViT-Tiny/16, 2×64 and 2×32 px")
+    for knob in knob_types(recipe("dino/smoke")):
+        assert f"--{knob} " in told
+    assert re.search(r"--optim\.lr +0\.002 +float", told)
+
+
+def test_training_asks_for_images_and_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "dino/smoke"]) == 2
+    assert "needs DATA" in capsys.readouterr().err
+    assert main(["train", "dino/smoke", "photos"]) == 2
+    assert "needs --out FOLDER" in capsys.readouterr().err

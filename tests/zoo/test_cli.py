@@ -71,7 +71,7 @@ def in_a_process(*words: str, **settings: str) -> subprocess.CompletedProcess[st
         (["attend", DINO, "a.jpg", "--out", "heads.pgn"], "did you mean '.png'?"),
         (["--verbos"], "`zoo` has no option --verbos"),
         (["train", "mae/smoke", "data", "--out", "runs/a", "--lr", "1"], "--section.knob VALUE, as in --optim.lr 1e-3"),
-        (["train", "mae/smoke", "data", "--ot", "runs/a"], "required: --out"),
+        (["train", "mae/smoke", "data", "--ot", "runs/a"], "did you mean '--out'?"),
         (["evaluate", MAE, "data", "--write-card", "--weights", "random"], "leave out --weights"),
     ],
 )  # fmt: skip

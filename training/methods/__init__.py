@@ -145,6 +145,11 @@ def recipes(module: ModuleType) -> dict[str, Callable[[], Recipe]]:
 
 def recipe(name: str) -> Recipe:
     """`"dino/imagenette"` or `"./mymethod.py:small"` -> the recipe. RecipeError names what there is."""
+    return recipe_function(name)()
+
+
+def recipe_function(name: str) -> Callable[[], Recipe]:
+    """The function that returns a recipe; its docstring is the recipe's text."""
     mark = ":" if ".py:" in name else "/"
     method, _, wanted = name.rpartition(mark) if mark == ":" else name.partition(mark)
     found = recipes(method_file(method))
@@ -152,7 +157,7 @@ def recipe(name: str) -> Recipe:
         hint = did_you_mean(wanted, found) if wanted else ""
         there = ", ".join(f"{method}{mark}{r}" for r in found)
         raise RecipeError(f"{name!r} names no recipe of {method}{hint}; there are {there}")
-    return found[wanted]()
+    return found[wanted]
 
 
 @torch.no_grad()

@@ -13,8 +13,10 @@ import torch.distributed as dist
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from zoo.errors import RecipeError
 from zoo.families import vit
 from zoo.training import augment
+from zoo.training.batchnorm import GlobalBatchNorm1d
 from zoo.training.methods import Method, Step, Views, ema_update
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 from zoo.training.schedules import cosine, linear
@@ -49,6 +51,15 @@ class DINOConfig:
     """Epochs without gradients for the head's last layer; never more than a tenth of the run."""
 
     def build(self, recipe: Recipe) -> DINO:
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise RecipeError(
+                    f"--method.{name} is {low} {high}; give two shares of the area, as in 0.4 1.0"
+                )
+        for name in ("student_temperature", "teacher_temperature", "warmup_temperature"):
+            if not getattr(self, name) > 0:
+                raise RecipeError(f"--method.{name} is {getattr(self, name)}; give a number above 0")
         return DINO(self, recipe)
 
 
@@ -62,7 +73,7 @@ class DINOHead(nn.Module):
             # A bias before a norm would be subtracted again.
             layers += [
                 nn.Linear(into, hidden, bias=not norm),
-                *([nn.BatchNorm1d(hidden)] if norm else []),
+                *([GlobalBatchNorm1d(hidden)] if norm else []),
                 nn.GELU(),
             ]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
@@ -117,7 +128,8 @@ class DINO(Method):
         part = augment.crop_and_flip(self.config.local_size, self.config.local_scale)
         first = augment.normalised([*whole, *colours, *augment.blur(self.size, 1.0)])
         second = augment.normalised([*whole, *colours, *augment.blur(self.size, 0.1), *augment.solarise(0.2)])
-        local = augment.normalised([*part, *colours, *augment.blur(self.config.local_size, 0.5)])
+        # As strong in pixels as in the global crops: the authors blur 224- and 96-pixel crops alike.
+        local = augment.normalised([*part, *colours, *augment.blur(self.size, 0.5)])
         transforms = [first, second, *[local] * self.config.local_crops]
 
         def crops(image: Tensor, generator: Generator) -> list[Tensor]:

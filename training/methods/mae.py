@@ -35,6 +35,13 @@ class MAEConfig:
     """Smallest share of the image a crop covers."""
 
     def build(self, recipe: Recipe) -> MAE:
+        counts = ("decoder_width", "decoder_depth", "decoder_heads")
+        if wrong := [name for name in counts if getattr(self, name) < 1]:
+            raise RecipeError(f"--method.{wrong[0]} is {getattr(self, wrong[0])}; give 1 or more")
+        if not 0 <= self.ratio < 1:
+            raise RecipeError(f"--method.ratio is {self.ratio}; give a share in [0, 1), such as 0.75")
+        if not 0 < self.min_scale <= 1:
+            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.2")
         step = math.lcm(4, self.decoder_heads)
         if self.decoder_width % step:
             near = max(step, round(self.decoder_width / step) * step)

@@ -74,6 +74,12 @@ def _evaluate_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of a split made here and of the linear probe (default: 0)"
     )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most N images of either split, evenly spread (default: all)",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the scores and all settings here")
     parser.add_argument(
         "--write-card", action="store_true", help="write the scores into the model's own card"
@@ -95,6 +101,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             )
         return _foreground(arguments)
     train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)
+    if arguments.limit is not None:
+        if arguments.limit < 1:
+            raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
+        train, test = train.spread(arguments.limit), test.spread(arguments.limit)
     encoder = load_model(arguments, arguments.size)
     scores = measure(
         encoder, train, test, arguments.protocol, baselines=arguments.baselines, seed=arguments.seed
@@ -155,7 +165,7 @@ def _write_card(arguments: argparse.Namespace, scores: list[dict[str, Any]], tes
 def _command(arguments: argparse.Namespace, protocol: str) -> str:
     """The command that measures one score again."""
     words = ["zoo", "evaluate", arguments.model, arguments.data]
-    for option in ("test", "size", "seed"):
+    for option in ("test", "size", "seed", "limit"):
         if value := getattr(arguments, option):
             words += [f"--{option}", str(value)]
     words += ["--protocol", protocol]

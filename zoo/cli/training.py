@@ -6,7 +6,7 @@ import argparse
 import importlib
 from types import ModuleType
 
-from zoo.cli.arguments import Command, Parser
+from zoo.cli.arguments import Command, Parser, UsageError
 from zoo.errors import Unsupported
 from zoo.tables import table
 
@@ -21,19 +21,35 @@ def _training_room() -> ModuleType:
 
 
 def _train_arguments(parser: Parser) -> None:
-    parser.epilog = "Recipes: `zoo recipes`. The same command again continues a run that was stopped."
+    parser.epilog = (
+        "Recipes: `zoo recipes`. `zoo train RECIPE --knobs` lists what a recipe's knobs are set to.\n"
+        "The same command again continues a run that was stopped."
+    )
     parser.add_argument(
         "recipe", metavar="RECIPE", help="METHOD/RECIPE, as in mae/smoke, or ./mymethod.py:recipe"
     )
-    parser.add_argument("data", metavar="DATA", help="an image folder, or a parquet file or folder")
-    parser.add_argument("--init", metavar="MODEL", help="start from this model's encoder")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="where the run and then its model go: runs/NAME"
+        "data", nargs="?", metavar="DATA", help="an image folder, or a parquet file or folder"
+    )
+    parser.add_argument(
+        "--init", metavar="MODEL", help="start from this model's encoder, and its decoder where it fits"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="where the run and then its model go: runs/NAME")
+    parser.add_argument(
+        "--knobs", action="store_true", help="list the recipe's knobs and train nothing", dest="knobs_asked"
     )
 
 
 def _train(arguments: argparse.Namespace) -> None:
     room = _training_room()
+    if arguments.knobs_asked:
+        print(room.recipe_text(arguments.recipe))
+        print()
+        print(table(["knob", "is", "type"], room.knobs_table(arguments.recipe)))
+        return
+    for option, what in (("data", "DATA"), ("out", "--out FOLDER")):
+        if getattr(arguments, option) is None:
+            raise UsageError(f"`zoo train` needs {what}; `zoo train --help` shows what it takes")
     room.train_command(arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs)
 
 

@@ -1,0 +1,145 @@
+"""Two processes that talk over gloo compute what one computes on the whole batch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor, nn
+
+import zoo
+from zoo.training.batchnorm import GlobalBatchNorm1d
+from zoo.training.engine import run
+from zoo.training.recipe import Recipe
+
+WORLD = 2
+
+
+@pytest.fixture(scope="module")
+def server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["zoo.training.engine", "zoo.training.methods.dino"])
+    return context
+
+
+def together(context: ForkServerContext, target: Callable[..., None], *arguments: Any) -> None:
+    """Run `target(rank, *arguments)` in two processes that form a group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        context.Process(target=in_group, args=(rank, port, target, *arguments)) for rank in range(WORLD)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def in_group(rank: int, port: int, target: Callable[..., None], *arguments: Any) -> None:
+    """What `torchrun` sets, then the work."""
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
+    try:
+        target(rank, *arguments)
+    finally:
+        dist.destroy_process_group()
+
+
+# Batch norm
+
+
+def batch(rows: int) -> Tensor:
+    return 3 + 2 * torch.randn(rows, 5, generator=Generator().manual_seed(1))
+
+
+def norm() -> GlobalBatchNorm1d:
+    layer = GlobalBatchNorm1d(5)
+    with torch.no_grad():
+        layer.weight.copy_(torch.linspace(0.5, 2, 5))
+        layer.bias.copy_(torch.linspace(-1, 1, 5))
+    return layer
+
+
+def weighed(out: Tensor, rows: slice) -> Tensor:
+    """A loss whose gradient differs from row to row."""
+    return (out * torch.arange(70.0).view(14, 5)[rows].sin()).sum()
+
+
+def normalise_share(rank: int, out: Path) -> None:
+    rows = (slice(0, 4), slice(4, 14))[rank]  # unequal shares
+    layer, x = norm(), batch(14)[rows].requires_grad_()
+    y = layer(x)
+    weighed(y, rows).backward()
+    torch.save(
+        {"y": y.detach(), "x": x.grad, "gain": layer.weight.grad, **layer.state_dict()}, out / f"{rank}"
+    )
+
+
+@pytest.mark.timeout(300)
+def test_batch_norm_uses_the_global_batch(server: ForkServerContext, tmp_path: Path) -> None:
+    together(server, normalise_share, tmp_path)
+    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(WORLD))
+    whole = nn.BatchNorm1d(5)
+    whole.load_state_dict(norm().state_dict())
+    x = batch(14).requires_grad_()
+    y = whole(x)
+    weighed(y, slice(0, 14)).backward()
+    assert x.grad is not None and whole.weight.grad is not None
+    torch.testing.assert_close(torch.cat([first["y"], second["y"]]), y.detach())
+    torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad)
+    torch.testing.assert_close(first["gain"] + second["gain"], whole.weight.grad)
+    for ours in (first, second):
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            torch.testing.assert_close(ours[name], whole.state_dict()[name])
+
+
+def test_alone_it_is_torchs_own() -> None:
+    ours, theirs = norm(), nn.BatchNorm1d(5)
+    theirs.load_state_dict(ours.state_dict())
+    assert torch.equal(ours(batch(9)), theirs(batch(9)))
+    assert torch.equal(ours.eval()(batch(3)), theirs.eval()(batch(3)))
+
+
+# A run
+
+
+def train_share(rank: int, recipe: Recipe, photos: Path, out: Path) -> None:
+    del rank
+    run(recipe, photos, out)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_to_the_weights_of_one(
+    server: ForkServerContext, tiny: Callable[..., Recipe], photos: Path, tmp_path: Path
+) -> None:
+    # A teacher that follows at once, so that its weights tell what was learnt.
+    follows = {"head_norm": True, "momentum": 0.5}
+    recipe = tiny("dino/smoke", method=follows, schedule={"epochs": 2}, optim={"batch": 4, "lr": 0.1})
+    one, two = run(recipe, photos, tmp_path / "one"), tmp_path / "two"
+    together(server, train_share, recipe, photos, two)
+    torch.manual_seed(recipe.run.seed)
+    begun = recipe.method.build(recipe).encoder().state_dict()
+    ours, theirs = (zoo.load(folder, device="cpu") for folder in (two, one))
+    mine, other, start = (
+        torch.cat([weights[name].flatten() for name in sorted(weights)])
+        for weights in (ours.module.state_dict(), theirs.module.state_dict(), begun)
+    )
+    moved = (other - start).norm()
+    assert moved > 0.1
+    # Not to the last bit: Adam turns rounding into steps where a gradient is next to nothing.
+    assert (mine - other).norm() < 0.05 * moved
+    assert len(ours.card.results) == len(theirs.card.results) > 0  # measured by one process, once
