@@ -86,24 +86,35 @@ def attention_tiles(image: Tensor, heads: Tensor, *, tile: int = 320) -> tuple[l
 
 
 def reconstruction_panel(
-    rec: Reconstruction, *, strategy: str | None = None, title: str = "", tile: int = 256
+    rec: Reconstruction,
+    *,
+    strategy: str | None = None,
+    seed: int | None = None,
+    title: str = "",
+    tile: int = 256,
 ) -> Image.Image:
-    """One row per image: original, masked, predicted, composite, with what was hidden and the error below."""
+    """One row per image: original, masked, predicted, composite, with what was hidden and the error below.
+
+    seed: of the first image's mask, where one was drawn; the captions then say each image's own.
+    """
     rows = []
     for i in range(len(rec.image)):
         columns = (rec.image[i], rec.masked[i], rec.predicted[i], rec.composite[i])
         tiles = [_resized(_to_picture(column), _tile_size(column, tile)) for column in columns]
         labels = ("original", "masked", "predicted", "composite") if i == 0 else ()
-        rows.append(Row(tiles, labels, reconstruction_caption(rec, i, strategy)))
+        rows.append(Row(tiles, labels, reconstruction_caption(rec, i, strategy, seed)))
     borrowed = "The picture borrows the mean and variance of every hidden patch: this model predicts normalised pixels."
     return sheet(rows, title=title, footer=borrowed if rec.uses_target_statistics else "")
 
 
-def reconstruction_caption(rec: Reconstruction, index: int, strategy: str | None = None) -> str:
-    """`"random, 75 % hidden · error 0.0123"`, with the share of visible patches a secondary mask took."""
+def reconstruction_caption(
+    rec: Reconstruction, index: int, strategy: str | None = None, seed: int | None = None
+) -> str:
+    """`"random, seed 0, 75 % hidden · error 0.0123"`, with the share of visible patches a secondary mask took."""
     mask = rec.mask[index]
+    drawn = [strategy, None if seed is None else f"seed {seed + index}"]
     hidden = f"{100 * float(mask.float().mean()):.3g} % hidden"
-    parts = [f"{strategy}, {hidden}" if strategy else hidden]
+    parts = [", ".join([*(word for word in drawn if word), hidden])]
     if rec.secondary is not None and (visible := int((~mask).sum())):
         share = float((rec.secondary[index] & ~mask).sum()) / visible
         parts.append(f"{100 * share:.3g} % of the visible masked too")

@@ -180,7 +180,7 @@ def test_reconstruct_draws_and_gives_the_error(
             "3",
         ]
         code, out, _ = answer(capsys, *words)
-        assert code == 0 and "random, 50 % hidden · error 0." in out
+        assert code == 0 and "random, seed 3, 50 % hidden · error 0." in out
         said.append(out.partition(":")[0])
     assert said[0] == said[1]
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -127,6 +127,9 @@ def test_reconstruction_grows_a_row_per_image() -> None:
 def test_caption_says_what_was_hidden_and_how_well_it_was_guessed() -> None:
     assert reconstruction_caption(reconstruction(), 0, "random") == "random, 75 % hidden · error 0.0123"
     assert reconstruction_caption(reconstruction(), 1) == "75 % hidden · error 0.0123"
+    assert (
+        reconstruction_caption(reconstruction(), 1, "grid", 4) == "grid, seed 5, 75 % hidden · error 0.0123"
+    )
 
 
 def test_caption_says_what_share_of_the_visible_a_secondary_mask_took() -> None:

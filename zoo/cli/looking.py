@@ -62,11 +62,13 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
         secondary=arguments.secondary,
         seed=arguments.seed,
     )
-    title = f"{encoder.card.name} · {Path(arguments.image).name} · seed {arguments.seed}"
+    title = f"{encoder.card.name} · {Path(arguments.image).name}"
     strategy = arguments.strategy or (encoder.card.decoder.strategy if encoder.card.decoder else None)
-    picture = reconstruction_panel(rec, strategy=strategy, title=title)
+    picture = reconstruction_panel(rec, strategy=strategy, seed=arguments.seed, title=title)
     path = save_picture(picture, arguments.out)
-    print(f"{reconstruction_caption(rec, 0, strategy)}: {path} ({picture.width}×{picture.height})")
+    print(
+        f"{reconstruction_caption(rec, 0, strategy, arguments.seed)}: {path} ({picture.width}×{picture.height})"
+    )
 
 
 def _demo_arguments(parser: Parser) -> None:
