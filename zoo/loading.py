@@ -39,8 +39,8 @@ def load(
 ) -> Encoder:
     """The encoder of that name: an existing folder, a model of the local zoo, or a card's name or alias.
 
-    weights: None, a .safetensors file for this architecture (not hash-checked), or "random" for the seeded untrained
-    baseline. device="auto": cuda, then mps, then cpu. dtype=None: float32, whatever the file holds. size: pixels of the
+    weights: None, a file in any published layout (not hash-checked), or "random" for the seeded untrained baseline.
+    device="auto": cuda, then mps, then cpu. dtype=None: float32, whatever the file holds. size: pixels of the
     evaluation crop, instead of the card's. policy="commercial" refuses weights whose licence forbids commercial use.
     Raises UnknownModel, CardError, WeightsError, SizeError or Unsupported.
 
@@ -105,17 +105,24 @@ def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:
 
 
 def _given(card: ModelCard, weights: str | Path) -> tuple[nn.Module, nn.Module | None]:
-    """The modules with random weights, or the encoder with those of a file."""
+    """The modules with random weights, or with those of a file: the decoder too where it holds one."""
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would set the generators of accelerators too, and for good.
             torch.random.default_generator.manual_seed(RANDOM_SEED)
             return build(card)
+    from zoo.published import read_published  # it builds the card's modules with `build`
+
+    published = read_published(weights, card)
+    log.warning("%s: weights from %s (%s), not hash-checked", card.name, weights, published.layout)
+    log.info("%s", published.report)
     with torch.device("meta"):
-        module, _ = build(card)
-    log.warning("%s: weights from %s, not checked against the card", card.name, weights)
-    load_into(module, load_tensors(Path(weights)), where=str(weights))
-    return module, None
+        module, decoder = build(card)
+    load_into(module, published.encoder, where=str(weights))
+    if decoder is None or published.decoder is None:
+        return module, None
+    load_into(decoder, published.decoder, where=str(weights))
+    return module, decoder
 
 
 def _check_policy(card: ModelCard, policy: str) -> None:

@@ -1,11 +1,14 @@
-"""One small masked autoencoder for all that looks through an encoder."""
+"""One small masked autoencoder for all that looks through an encoder, tiny cards, and the table of parity."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from zoo.cards import DecoderSpec, ModelCard, TransformSpec
 from zoo.encoder import Encoder
@@ -58,3 +61,67 @@ def tiny(tiny_card: ModelCard) -> Encoder:
                 centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
                 parameter.copy_(centre + 1.5 * scale * torch.randn(parameter.shape, generator=generator))
     return Encoder(tiny_card, module, decoder)
+
+
+@pytest.fixture(scope="session")
+def randomise() -> Callable[..., None]:
+    """Draws every parameter and statistic of a module anew, large enough that a misplaced tensor shows."""
+
+    def draw(module: nn.Module, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+                if not tensor.is_floating_point() or "decoder_pos_embed" in name or "inv_freq" in name:
+                    continue
+                noise = torch.randn(tensor.shape, generator=generator)
+                if "running_var" in name:
+                    tensor.copy_(0.5 + noise.abs())
+                elif tensor.ndim > 1 and not any(word in name for word in ("token", "pos", "table")):
+                    tensor.copy_(noise * tensor.flatten(1).shape[1] ** -0.5)
+                else:
+                    scale = tensor.ndim == 1 and not name.endswith("bias") and "running" not in name
+                    tensor.copy_((1.0 if scale else 0.0) + 0.3 * noise)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def card_of() -> Callable[..., ModelCard]:
+    """Makes the card of a tiny model; by default a ViT of 2 blocks and 48 channels at 32 px, 2×2 patches."""
+
+    def make(family: str = "vit", architecture: str = "vit_tiny_patch16_224", **other: Any) -> ModelCard:
+        size = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3} if family == "vit" else {}
+        said = {"pooling": "token", "method": "test", "kind": "discriminative", **other}
+        said["arguments"] = {**size, **other.get("arguments", {})}
+        side = said["arguments"].get("img_size", 32)
+        return ModelCard(
+            name="tiny",
+            licence="apache-2.0",
+            family=family,
+            architecture=architecture,
+            parameters=1,
+            transform=TransformSpec(size=side),
+            **said,
+        )
+
+    return make
+
+
+_PARITY = pytest.StashKey[list[tuple[str, str, float]]]()
+
+
+@pytest.fixture
+def parity(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]:
+    """Notes (layout, reference, max abs difference) for the table at the end of the run."""
+    rows = request.config.stash.setdefault(_PARITY, [])
+    return lambda layout, reference, apart: rows.append((layout, reference, apart))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of parity, also when everything passes."""
+    rows = terminalreporter.config.stash.get(_PARITY, None)
+    if not rows:
+        return
+    terminalreporter.section("parity of published layouts, random weights")
+    for layout, reference, apart in sorted(rows):
+        terminalreporter.write_line(f"{layout:28} {reference:52} {apart:.1e}")

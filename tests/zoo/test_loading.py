@@ -127,7 +127,7 @@ def test_a_file_of_weights(
     save_tensors(file, {name: -tensor for name, tensor in tiny.module.state_dict().items()})
     with caplog.at_level(logging.WARNING, logger="zoo"):
         found = load(folder, weights=file, device="cpu")
-    assert f"weights from {file}, not checked" in caplog.text
+    assert f"weights from {file} (timm_native), not hash-checked" in caplog.text
     for name, tensor in tiny.module.state_dict().items():
         assert torch.equal(found.module.state_dict()[name], -tensor)
     with pytest.raises(Unsupported, match="no decoder"):  # a file holds the encoder alone

@@ -1,0 +1,235 @@
+"""Every published layout against an independent implementation, on random weights; a table at the end of the run.
+
+Models of transformers and torchvision are written to a file, read back through `read_published`, and compared with
+ours on the same pixels. LayerNorm's epsilon is the authors' 1e-6, where transformers' configurations say 1e-12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zoo.cards import DecoderSpec, ModelCard
+from zoo.errors import WeightsError
+from zoo.families import family
+from zoo.features import Features
+from zoo.loading import build
+from zoo.published import read_published
+from zoo.weights import load_into
+
+LIMIT = 1e-4
+Draw = Callable[..., None]
+Cards = Callable[..., ModelCard]
+Note = Callable[[str, str, float], None]
+
+TINY: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 192,
+    "image_size": 32,
+    "patch_size": 16,
+    "layer_norm_eps": 1e-6,
+}
+MAE = DecoderSpec(
+    kind="mae", width=32, depth=2, heads=4, patch=16, mask_patch=16, normalised_targets=False, ratio=0.75
+)
+
+
+def model_of(model_class: Any, configuration: Any, randomise: Draw, **keywords: Any) -> Any:
+    """A transformers model with every tensor random, at rest."""
+    model = model_class(configuration, **keywords).eval()
+    randomise(model)
+    return model
+
+
+def pixels(side: int = 32) -> Tensor:
+    return torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(5))
+
+
+def saved(model: Any, folder: Path, names: str) -> Path:
+    """The file of a transformers model with the Hub's names, or with those version 5 has in memory."""
+    file = folder / "model.safetensors"
+    if names == "hub":
+        model.save_pretrained(folder)
+        as_saved = load_file(file)
+        # Version 5 saves ViTMAE's decoder under a name of its own; on the Hub it is the one of version 4.
+        tensors = {
+            name.replace("decoder_encoder.layer.", "decoder_layers."): t for name, t in as_saved.items()
+        }
+        save_file(tensors, file)
+    elif names == "saved":
+        model.save_pretrained(folder)
+    else:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
+    return file
+
+
+def ours(file: Path, card: ModelCard, layout: str | None = None) -> tuple[nn.Module, nn.Module | None, str]:
+    """The card's modules with the file's tensors, and the name of the layout."""
+    published = read_published(file, card, layout)
+    module, decoder = build(card)
+    load_into(module.eval(), published.encoder, where="file")
+    if decoder is not None and published.decoder is not None:
+        load_into(decoder.eval(), published.decoder, where="file")
+    return module, decoder, published.layout
+
+
+def features(card: ModelCard, module: nn.Module, x: Tensor) -> Features:
+    with torch.no_grad():
+        return family(card.family).features(module, x)
+
+
+def tokens(card: ModelCard, module: nn.Module, x: Tensor) -> Tensor:
+    """Class token, where there is one, and patches."""
+    found = features(card, module, x)
+    return found.patches if found.cls is None else torch.cat([found.cls[:, None], found.patches], 1)
+
+
+def apart(mine: Tensor, theirs: Tensor) -> float:
+    """The largest difference, of outputs of order 1."""
+    assert mine.shape == theirs.shape
+    assert 0.1 < float(theirs.abs().mean()) < 10
+    return float((mine - theirs).abs().max())
+
+
+# layout, transformers' model and configuration, its settings, and our card's fields
+VITS: dict[str, tuple[str, Any, Any, dict[str, Any], dict[str, Any]]] = {
+    "ViTModel": (
+        "hf_vit_to_timm",
+        transformers.ViTModel,
+        transformers.ViTConfig,
+        {},
+        {},
+    ),
+    "ViTMSNModel": (
+        "hf_vit_to_timm",
+        transformers.ViTMSNModel,
+        transformers.ViTMSNConfig,
+        {},
+        {},
+    ),
+    "IJepaModel": (
+        "hf_vit_to_timm",
+        transformers.IJepaModel,
+        transformers.IJepaConfig,
+        {},
+        {"architecture": "vit_huge_patch14_gap_224", "arguments": {"patch_size": 16}, "pooling": "avg"},
+    ),
+    "Dinov2Model": (
+        "hf_dinov2_to_timm",
+        transformers.Dinov2Model,
+        transformers.Dinov2Config,
+        {"mlp_ratio": 4},
+        {"architecture": "vit_small_patch14_dinov2", "arguments": {"patch_size": 16}},
+    ),
+    "Dinov2WithRegistersModel": (
+        "hf_dinov2_to_timm",
+        transformers.Dinov2WithRegistersModel,
+        transformers.Dinov2WithRegistersConfig,
+        {"mlp_ratio": 4, "num_register_tokens": 4},
+        {"architecture": "vit_small_patch14_reg4_dinov2", "arguments": {"patch_size": 16}},
+    ),
+}
+
+
+@pytest.mark.parametrize("names", ["hub", "memory"])
+@pytest.mark.parametrize("kind", VITS)
+def test_vision_transformers(
+    kind: str, names: str, tmp_path: Path, randomise: Draw, card_of: Cards, parity: Note
+) -> None:
+    layout, model_class, config_class, settings, said = VITS[kind]
+    model = model_of(model_class, config_class(**TINY, **settings), randomise)
+    card = card_of(**said)
+    module, _, found = ours(saved(model, tmp_path, names), card)
+    assert found == layout
+    with torch.no_grad():
+        theirs = model(pixels()).last_hidden_state
+    if "Registers" in kind:
+        theirs = torch.cat([theirs[:, :1], theirs[:, 5:]], 1)
+    difference = apart(tokens(card, module, pixels()), theirs)
+    parity(layout, f"transformers.{kind}, {names} names", difference)
+    assert difference <= LIMIT
+
+
+@pytest.mark.parametrize("names", ["hub", "saved", "memory"])
+def test_mae_and_its_decoder(
+    names: str, tmp_path: Path, randomise: Draw, card_of: Cards, parity: Note
+) -> None:
+    settings = {
+        **TINY,
+        "image_size": 64,
+        "decoder_hidden_size": 32,
+        "decoder_num_hidden_layers": 2,
+        "decoder_num_attention_heads": 4,
+        "decoder_intermediate_size": 128,
+    }
+    model = model_of(transformers.ViTMAEForPreTraining, transformers.ViTMAEConfig(**settings), randomise)
+    model.decoder.initialize_weights(num_patches=16)  # a fresh model of version 5 has positions of zero
+    card = card_of(decoder=MAE, kind="generative", arguments={"img_size": 64})
+    module, decoder, found = ours(saved(model, tmp_path, names), card)
+    assert found == "hf_vitmae_to_mae" and decoder is not None
+    noise = torch.rand(3, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        theirs = model(pixels(64), noise=noise)
+        visible = noise.argsort(dim=1)[:, :4]
+        seen: Any = family("vit")
+        predicted = decoder(seen.visible_tokens(module, pixels(64), visible), visible, (4, 4))
+    assert torch.equal(torch.ones(3, 16).scatter(1, visible, 0.0), theirs.mask)
+    difference = apart(predicted, theirs.logits)
+    parity(found, f"transformers.ViTMAEForPreTraining, {names} names", difference)
+    assert difference <= LIMIT
+
+
+def test_wrong_order_of_query_key_and_value_shows(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    model = model_of(
+        transformers.ViTModel, transformers.ViTConfig(**TINY), randomise, add_pooling_layer=False
+    )
+    published = read_published(saved(model, tmp_path, "hub"), card_of())
+    with torch.no_grad():
+        theirs = model(pixels()).last_hidden_state
+    for order in ([0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 1, 0]):
+        module, _ = build(card_of())
+        tensors = {
+            name: torch.cat([tensor.chunk(3)[part] for part in order]) if ".qkv." in name else tensor
+            for name, tensor in published.encoder.items()
+        }
+        load_into(module.eval(), tensors, where="file")
+        difference = apart(tokens(card_of(), module, pixels()), theirs)
+        assert (difference <= LIMIT) == (order == [0, 1, 2]), order
+
+
+def test_half_the_heads_of_moco_v3_show(
+    tmp_path: Path, randomise: Draw, card_of: Cards, parity: Note
+) -> None:
+    """ViT-S with 12 heads of 32 channels; timm's own has 6 of 64, whose tensors have the same shapes."""
+    settings = {**TINY, "hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12}
+    model = model_of(
+        transformers.ViTModel, transformers.ViTConfig(**settings), randomise, add_pooling_layer=False
+    )
+    like = card_of(arguments={"embed_dim": 384, "num_heads": 12})
+    # Our names in MoCo v3's wrapping, as its authors save them.
+    encoder = read_published(saved(model, tmp_path, "hub"), like).encoder
+    wrapped = {f"module.base_encoder.{name}": tensor for name, tensor in encoder.items()}
+    file = tmp_path / "vit-s-300ep.pth.tar"
+    torch.save({"epoch": 300, "arch": "vit_small", "state_dict": wrapped}, file)
+    module, _, found = ours(file, like)
+    with torch.no_grad():
+        theirs = model(pixels()).last_hidden_state
+    difference = apart(tokens(like, module, pixels()), theirs)
+    parity(found, "transformers.ViTModel, 12 heads", difference)
+    assert found == "mocov3_vit" and difference <= LIMIT
+
+    six = card_of(arguments={"embed_dim": 384, "num_heads": 6})
+    with pytest.raises(WeightsError, match="12 heads and this card's 6"):
+        read_published(file, six)
+    wrong, _ = build(six)
+    load_into(wrong.eval(), encoder, where="file")  # nothing else would notice
+    assert apart(tokens(six, wrong, pixels()), theirs) > 100 * LIMIT
