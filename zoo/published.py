@@ -17,7 +17,7 @@ from zoo.errors import WeightsError
 from zoo.layouts.rules import Layout, Place, Tensors, at, joined, renamed
 from zoo.layouts.vit import mae_decoder_positions
 from zoo.loading import build
-from zoo.resizing import resized
+from zoo.resizing import resized_positions
 from zoo.weights import fit_report
 
 SHOWN = 6  # names of each kind in the report
@@ -74,9 +74,10 @@ def read_published(path: str | Path, card: ModelCard, layout: str | None = None)
         encoder = chosen.convert(encoder, module)
     if chosen.check and (reason := chosen.check(module)):
         raise WeightsError(f"{path}, {chosen.name}: {reason}")
-    encoder = _fill_counters(resized(encoder, module, card.interpolation, notes.resized), module, notes)
+    encoder = _filled(encoder, module, chosen, notes)
+    _resize(encoder, module, card.interpolation, notes)
     found = _decoder(other, decoder, notes, path)
-    where = ".".join(part for part in (place[0], place[1].replace("\\", "")) if part)
+    where = " ".join(part for part in place if part)
     report = notes.text(f"layout {chosen.name} ({chosen.writer}){f', at {where}' if where else ''}")
     for part, given in ((module, encoder), (decoder, found)):
         if part is not None and given is not None and (problems := fit_report(part, given)):
@@ -101,12 +102,14 @@ def _choose(
             f"{path} is not in the layout {layout.name} ({layout.writer}){hint}\n{layouts.seen(branches, path)}"
         )
     wanted = module.state_dict()
-    if all(each in top for each in wanted):
-        return layouts.NATIVE, ("", ""), top
+    native = layouts.NATIVE
+    beside = [each for each in top if each not in wanted and not any(re.match(d, each) for d in native.drops)]
+    if not beside and all(each in top for each in wanted):
+        return native, ("", ""), top
     if told := layouts.detect(branches):
         return told
     if sum(each in top for each in wanted) * 2 > len(wanted):  # ours, but for some: their report says more
-        return layouts.NATIVE, ("", ""), top
+        return native, ("", ""), top
     raise WeightsError(f"{path} is in no layout known here\n{layouts.seen(branches, path)}")
 
 
@@ -126,13 +129,34 @@ def _split(tensors: Tensors, layout: Layout, notes: _Notes) -> tuple[Tensors, Te
     return joined(encoder), joined(decoder)
 
 
-def _fill_counters(tensors: Tensors, module: nn.Module, notes: _Notes) -> Tensors:
-    """BatchNorm's counter of batches, which files of before 2018 and converted ones lack and no feature depends on."""
-    absent = [
-        name for name in module.state_dict() if name.endswith("num_batches_tracked") and name not in tensors
-    ]
-    notes.filled += absent
-    return tensors | {name: torch.zeros((), dtype=torch.int64) for name in absent}
+def _filled(tensors: Tensors, module: nn.Module, layout: Layout, notes: _Notes) -> Tensors:
+    """The tensors with those that the file need not have.
+
+    No feature depends on BatchNorm's counter of batches, which files of before 2018 and converted ones lack. Where the
+    mean of patches goes through a norm of its own, BEiT's authors leave out the final norm and begin with a plain one.
+    """
+    wanted = module.state_dict()
+    out = dict(tensors)
+    for name in wanted:
+        if name.endswith("num_batches_tracked") and name not in tensors:
+            out[name] = torch.zeros((), dtype=torch.int64)
+        elif layout.plain_fc_norm and name.startswith("fc_norm.") and name not in tensors:
+            out[name] = (torch.ones if name.endswith("weight") else torch.zeros)(wanted[name].shape)
+            notes.dropped += [
+                norm for norm in ("norm.weight", "norm.bias") if out.pop(norm, None) is not None
+            ]
+    notes.filled += [name for name in out if name not in tensors]
+    return out
+
+
+def _resize(tensors: Tensors, module: nn.Module, interpolation: str, notes: _Notes) -> None:
+    """Positions of another grid become those of the module's, by the card's rule."""
+    wanted, stored = module.state_dict().get("pos_embed"), tensors.get("pos_embed")
+    if wanted is None or stored is None or wanted.shape == stored.shape:
+        return
+    tensors["pos_embed"] = resized_positions(stored, module, interpolation)
+    if tensors["pos_embed"] is not stored:
+        notes.resized.append(f"pos_embed {tuple(stored.shape)} → {tuple(tensors['pos_embed'].shape)}")
 
 
 def _decoder(tensors: Tensors, decoder: nn.Module | None, notes: _Notes, path: Path) -> Tensors | None:

@@ -21,7 +21,7 @@ NATIVE = Layout(
 # Told apart in this order: the more particular names first, since many layouts differ in their wrapping alone.
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for group in (transformers, swin, beit, xcit, vit, libraries, resnet)
+    for group in (transformers, swin, beit, xcit, vit, resnet, libraries)
     for layout in group.LAYOUTS
 }
 _OTHER_NAMES = {"mmselfsup": "mmpretrain", "mae": "mae_pth", "dino": "identity", "solo": "solo_learn"}

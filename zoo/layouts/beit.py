@@ -37,6 +37,7 @@ BEIT = Layout(
     places=(("model", PARALLEL), ("module", PARALLEL), ("", PARALLEL)),
     marks=(*_BEIT, _TABLE),
     drops=_DROPS,
+    plain_fc_norm=True,
 )
 SIMMIM_VIT = Layout(
     name="simmim_vit",
@@ -44,6 +45,7 @@ SIMMIM_VIT = Layout(
     places=(("model", r"(module\.)?encoder\."), ("", r"(module\.)?encoder\.")),
     marks=(*_BEIT, _TABLE),
     drops=_DROPS,
+    plain_fc_norm=True,
 )
 DINOV3 = Layout(
     name="dinov3_pth",

@@ -33,7 +33,7 @@ LIGHTLY = Layout(
 )
 SOLO_LEARN = Layout(
     name="solo_learn",
-    writer="solo-learn",
+    writer="solo-learn; mmselfsup's and mmpretrain's ResNets",
     places=(("state_dict", r"backbone\."), ("state_dict", r"encoder\.")),
     marks=(_MODULES, r"layer1\.0\.conv1\.weight|blocks\.0\.attn\.qkv\.weight"),
     drops=(r"head\.", r"fc\."),
@@ -51,8 +51,11 @@ MMPRETRAIN = Layout(
         ("", r"(backbone\.|(?=neck\.))"),
         ("state_dict", r""),
     ),
-    marks=(r"patch_embed\.projection\.weight", r"layers\.0\.attn\.qkv\.weight", r"layers\.0\.ffn\.layers\."),
-    drops=(r"head\.", r"mask_token"),
+    marks=(
+        r"patch_embed\.projection\.weight|conv1\.weight",
+        r"layers\.0\.attn\.qkv\.weight|layer1\.0\.conv1\.weight",
+    ),
+    drops=(r"head\.", r"fc\.", r"mask_token"),
     renames=(
         (r"^patch_embed\.projection\.", "patch_embed.proj."),
         (r"^layers\.", "blocks."),
@@ -68,11 +71,4 @@ MMPRETRAIN = Layout(
         (r"^neck\.(decoder_)?", ""),
     ),
 )
-MM_RESNET = Layout(
-    name="mmpretrain_resnet",
-    writer="mmselfsup and mmpretrain, ResNet",
-    places=(("state_dict", r"backbone\."), ("", r"backbone\.")),
-    marks=(r"conv1\.weight", r"layer1\.0\.conv1\.weight"),
-    drops=(r"fc\.", r"head\."),
-)
-LAYOUTS = (MMPRETRAIN, SOLO_LEARN, MM_RESNET, LIGHTLY)
+LAYOUTS = (SOLO_LEARN, MMPRETRAIN, LIGHTLY)

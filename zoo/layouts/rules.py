@@ -16,7 +16,7 @@ Tensors = dict[str, Tensor]
 Renames = tuple[tuple[str, str], ...]  # (regular expression, replacement), all applied in order
 Convert = Callable[[Tensors, nn.Module], Tensors]
 
-# (dotted keys of the dictionary in the file, regular expression of the prefix that the encoder's names begin with)
+# (dotted keys of the dictionary in the file, regular expression of the prefix that the names begin with)
 Place = tuple[str, str]
 
 PARALLEL = r"(module\.|_orig_mod\.)*"  # of DistributedDataParallel and torch.compile
@@ -36,16 +36,22 @@ class Layout:
     decoder: str | None = None  # names of the decoder's tensors
     decoder_renames: Renames = ()
     convert: Convert | None = None  # what renaming cannot do; gets the renamed tensors and our module on meta
+    plain_fc_norm: bool = False  # the norm after pooling begins as a plain one, where the file has none
     check: Callable[[nn.Module], str] | None = None  # why a module of fitting shapes is still the wrong one
 
 
 def at(branches: Mapping[str, Tensors], layout: Layout) -> tuple[Place, Tensors] | None:
-    """The first of the layout's places that bears its marks, and the tensors there without their prefix."""
+    """The first of the layout's places that bears its marks, with the prefix as it is, and the tensors without it."""
     for place in layout.places:
         where, prefix = place
         if where in branches and bears(layout, found := stripped(branches[where], prefix)):
-            return place, found
+            return (where, _prefix(branches[where], prefix)), found
     return None
+
+
+def _prefix(names: Mapping[str, object], pattern: str) -> str:
+    """What the pattern really took from the first name it matches."""
+    return next(match[0] for name in names if (match := re.match(pattern, name)))
 
 
 def stripped(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:

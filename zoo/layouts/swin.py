@@ -32,7 +32,7 @@ SIMMIM = Layout(
         ("model", r"(module\.)?encoder\."),
         ("", r"(module\.)?encoder\."),
         ("teacher", r"(module\.)?backbone\."),
-        ("state_dict", r"(module\.)?(backbone\.)?"),
+        ("state_dict", PARALLEL),
         ("model", PARALLEL),
         ("", PARALLEL),
     ),

@@ -102,6 +102,7 @@ BEIT = Layout(
         (r"^(encoder\.relative_position_bias|shared_position_bias)\.", "rel_pos_bias."),
         (r"^pooler\.layernorm\.", "fc_norm."),
     ),
+    plain_fc_norm=True,
 )
 DATA2VEC = Layout(
     name="data2vec_hf_to_timm",
@@ -111,5 +112,6 @@ DATA2VEC = Layout(
     never=(r"layernorm\.", r"pooler\.layernorm\."),
     drops=_DROPS,
     renames=BEIT.renames,
+    plain_fc_norm=True,
 )
 LAYOUTS = (VIT_MAE, DINOV2, BEIT, DATA2VEC, VIT)

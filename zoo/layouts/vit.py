@@ -109,9 +109,10 @@ IDENTITY = Layout(
     writer="DINO and iBOT (the teacher of a full checkpoint), MAE's encoder alone, DeiT",
     places=(
         ("teacher", r"(module\.)?backbone\."),
-        ("state_dict", r"(module\.)?(backbone\.)?"),
+        ("state_dict", PARALLEL),
         ("model", PARALLEL),
-        ("", r"(module\.)?(backbone\.)?"),
+        ("", r"(module\.)?backbone\."),
+        ("", PARALLEL),
     ),
     marks=(*TIMM, r"cls_token"),
     never=NOT_PLAIN,

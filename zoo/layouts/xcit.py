@@ -22,7 +22,7 @@ LAYOUTS = (
         places=(
             ("teacher", r"(module\.)?backbone\."),
             ("model", PARALLEL),
-            ("", r"(module\.)?(backbone\.)?"),
+            ("", PARALLEL),
         ),
         marks=(r"cls_attn_blocks\.0\.attn\.", r"blocks\.0\.attn\.temperature"),
         drops=(r"head\.",),
