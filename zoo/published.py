@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +69,9 @@ def read_published(path: str | Path, card: ModelCard, layout: str | None = None)
         module, decoder = build(card)
     chosen, place, tensors = _choose(branches, layout, module, path)
     notes = _Notes()
-    encoder, other = _split(tensors, chosen, notes)
+    encoder, other = _split(tensors, chosen, module.state_dict().keys(), notes)
+    if left := sum(map(len, branches.values())) - len(tensors):
+        notes.said.append(f"{left} tensors elsewhere in the file were left there")
     if chosen.convert:
         encoder = chosen.convert(encoder, module)
     if chosen.check and (reason := chosen.check(module)):
@@ -113,16 +115,18 @@ def _choose(
     raise WeightsError(f"{path} is in no layout known here\n{layouts.seen(branches, path)}")
 
 
-def _split(tensors: Tensors, layout: Layout, notes: _Notes) -> tuple[Tensors, Tensors]:
-    """Encoder and decoder under our names, without what the layout drops."""
+def _split(
+    tensors: Tensors, layout: Layout, wanted: Collection[str], notes: _Notes
+) -> tuple[Tensors, Tensors]:
+    """Encoder and decoder under our names, without what the layout drops and the module does not want."""
     encoder: Tensors = {}
     decoder: Tensors = {}
     for name, tensor in tensors.items():
         of_decoder = layout.decoder is not None and re.match(layout.decoder, name) is not None
-        if not of_decoder and any(re.match(drop, name) for drop in layout.drops):
+        ours = renamed(name, layout.decoder_renames if of_decoder else layout.renames)
+        if not of_decoder and ours not in wanted and any(re.match(drop, name) for drop in layout.drops):
             notes.dropped.append(name)
             continue
-        ours = renamed(name, layout.decoder_renames if of_decoder else layout.renames)
         if ours != name:
             notes.renamed.append(f"{name} → {ours}")
         (decoder if of_decoder else encoder)[ours] = tensor

@@ -418,6 +418,10 @@ def test_the_report_says_what_was_done(tmp_path: Path, randomise: Draw, card_of:
     assert "the decoder's stored positions equal the ones computed here" in report
     alone = read_published(file, card_of())
     assert alone.decoder is None and "dropped: decoder: mask_token" in alone.report
+    file, card, encoder, _ = written("MoCo v3", tmp_path, randomise, card_of)
+    report = read_published(file, card).report
+    assert "at state_dict module.base_encoder." in report and "1 dropped: head.0.weight" in report
+    assert f"{len(encoder)} tensors elsewhere in the file were left there" in report
 
 
 def test_a_decoder_with_other_positions_is_refused(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:

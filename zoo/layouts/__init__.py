@@ -15,7 +15,7 @@ NATIVE = Layout(
     writer="timm and the zoo",
     places=(("", ""),),
     marks=(),
-    drops=(r"head\.", r"fc\.", r"head_dist\."),
+    drops=(r"head\.", r"fc\.", r"head_dist\.", r".*relative_position_index", r".*attn_mask"),
 )
 
 # Told apart in this order: the more particular names first, since many layouts differ in their wrapping alone.

@@ -114,4 +114,21 @@ DATA2VEC = Layout(
     renames=BEIT.renames,
     plain_fc_norm=True,
 )
-LAYOUTS = (VIT_MAE, DINOV2, BEIT, DATA2VEC, VIT)
+DINOV3 = Layout(
+    name="hf_dinov3_to_timm",
+    writer="transformers' DINOv3ViT",
+    places=(("", r"(dinov3_vit\.)?(?:model\.(?=layer\.))?"),),
+    marks=(r"embeddings\.register_tokens", r"layer\.0\.attention\.q_proj\.weight", r"layer\.0\.mlp\.up_proj"),
+    drops=(r"embeddings\.mask_token", r"rope_embeddings\."),
+    renames=(
+        (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+        (r"^embeddings\.register_tokens", "reg_token"),
+        (r"^layer\.", "blocks."),
+        (r"layer_scale([12])\.lambda1$", r"gamma_\1"),
+        (r"mlp\.up_proj\.", "mlp.fc1."),
+        (r"mlp\.down_proj\.", "mlp.fc2."),
+        *_EMBEDDINGS,
+        *_BLOCK,
+    ),
+)
+LAYOUTS = (VIT_MAE, DINOV3, DINOV2, BEIT, DATA2VEC, VIT)
