@@ -107,21 +107,18 @@ def card_of() -> Callable[..., ModelCard]:
     return make
 
 
-_PARITY = pytest.StashKey[list[tuple[str, str, float]]]()
-
-
 @pytest.fixture
-def parity(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]:
+def parity(record_property: Callable[[str, object], None]) -> Callable[[str, str, float], None]:
     """Notes (layout, reference, max abs difference) for the table at the end of the run."""
-    rows = request.config.stash.setdefault(_PARITY, [])
-    return lambda layout, reference, apart: rows.append((layout, reference, apart))
+    return lambda layout, reference, apart: record_property("parity", (layout, reference, apart))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of parity, also when everything passes."""
-    rows = terminalreporter.config.stash.get(_PARITY, None)
-    if not rows:
-        return
-    terminalreporter.section("parity of published layouts, random weights")
-    for layout, reference, apart in sorted(rows):
-        terminalreporter.write_line(f"{layout:28} {reference:52} {apart:.1e}")
+    """The table of parity, also when everything passes, and from all processes of a run."""
+    reports = [each for kind in terminalreporter.stats.values() for each in kind]
+    calls = [each for each in reports if getattr(each, "when", "") == "call"]
+    rows = sorted(tuple(row) for each in calls for name, row in each.user_properties if name == "parity")
+    if rows:
+        terminalreporter.section("max abs difference from independent implementations, random weights")
+    for layout, reference, apart in rows:
+        terminalreporter.write_line(f"{layout:28} {reference:58} {apart:.1e}")

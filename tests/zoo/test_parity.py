@@ -7,11 +7,13 @@ ours on the same pixels. LayerNorm's epsilon is the authors' 1e-6, where transfo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from zoo.cards import DecoderSpec, ModelCard
 from zoo.errors import WeightsError
 from zoo.families import family
+from zoo.families import names as families
 from zoo.features import Features
 from zoo.loading import build
 from zoo.published import read_published
@@ -44,7 +47,7 @@ MAE = DecoderSpec(
 
 
 def model_of(model_class: Any, configuration: Any, randomise: Draw, **keywords: Any) -> Any:
-    """A transformers model with every tensor random, at rest."""
+    """A model with every tensor random, at rest."""
     model = model_class(configuration, **keywords).eval()
     randomise(model)
     return model
@@ -55,7 +58,7 @@ def pixels(side: int = 32) -> Tensor:
 
 
 def saved(model: Any, folder: Path, names: str) -> Path:
-    """The file of a transformers model with the Hub's names, or with those version 5 has in memory."""
+    """The file of a model: with the Hub's names, as transformers saves it, with those in its memory, or as MoCo's."""
     file = folder / "model.safetensors"
     if names == "hub":
         model.save_pretrained(folder)
@@ -67,6 +70,9 @@ def saved(model: Any, folder: Path, names: str) -> Path:
         save_file(tensors, file)
     elif names == "saved":
         model.save_pretrained(folder)
+    elif names == "MoCo v2":
+        wrapped = {f"module.encoder_q.{name}": tensor for name, tensor in model.state_dict().items()}
+        torch.save({"state_dict": wrapped}, file)
     else:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
     return file
@@ -100,63 +106,148 @@ def apart(mine: Tensor, theirs: Tensor) -> float:
     return float((mine - theirs).abs().max())
 
 
-# layout, transformers' model and configuration, its settings, and our card's fields
-VITS: dict[str, tuple[str, Any, Any, dict[str, Any], dict[str, Any]]] = {
-    "ViTModel": (
+@dataclass(frozen=True)
+class Case:
+    """An independent model, our card's fields, the names it is saved under, and the outputs to compare."""
+
+    layout: str
+    model: Callable[[Draw], Any]
+    said: dict[str, Any] = field(default_factory=dict)
+    side: int = 32
+    names: tuple[str, ...] = ("hub", "memory")
+    theirs: Callable[[Any, Tensor], Tensor] = lambda model, x: model(x).last_hidden_state
+    mine: Callable[[Features], Tensor] = lambda found: (
+        found.patches if found.cls is None else torch.cat([found.cls[:, None], found.patches], 1)
+    )
+
+
+def of(model: str, settings: dict[str, Any] | None = None, configuration: str | None = None) -> Any:
+    """Makes a transformers model of that name, by default of its like-named configuration."""
+    config_class = getattr(transformers, configuration or model.replace("Model", "Config"))
+    config = config_class(**{**TINY, **(settings or {})})
+    return lambda randomise: model_of(getattr(transformers, model), config, randomise)
+
+
+def resnet(randomise: Draw) -> Any:
+    """torchvision's ResNet-50 with fewer blocks and without its classifier."""
+    blocks = torchvision.models.resnet.Bottleneck
+    model = model_of(torchvision.models.resnet.ResNet, blocks, randomise, layers=[1, 2, 1, 1])
+    model.fc = nn.Identity()
+    return model
+
+
+def without_registers(model: Any, x: Tensor) -> Tensor:
+    """Class token and patches; transformers keeps the four registers between them."""
+    states = model(x).last_hidden_state
+    return torch.cat([states[:, :1], states[:, 5:]], 1)
+
+
+SIZES: dict[str, Any] = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3}
+BEIT: dict[str, Any] = {"family": "beit", "architecture": "beit_base_patch16_224"}
+SHARED: dict[str, Any] = {**SIZES, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
+SWIN: dict[str, Any] = {"depths": [2, 2], "embed_dim": 12, "num_heads": [1, 2], "window_size": 4}
+CASES = {
+    "transformers.ViTModel": Case("hf_vit_to_timm", of("ViTModel")),
+    "transformers.ViTMSNModel": Case("hf_vit_to_timm", of("ViTMSNModel")),
+    "transformers.IJepaModel": Case(
         "hf_vit_to_timm",
-        transformers.ViTModel,
-        transformers.ViTConfig,
-        {},
-        {},
-    ),
-    "ViTMSNModel": (
-        "hf_vit_to_timm",
-        transformers.ViTMSNModel,
-        transformers.ViTMSNConfig,
-        {},
-        {},
-    ),
-    "IJepaModel": (
-        "hf_vit_to_timm",
-        transformers.IJepaModel,
-        transformers.IJepaConfig,
-        {},
+        of("IJepaModel"),
         {"architecture": "vit_huge_patch14_gap_224", "arguments": {"patch_size": 16}, "pooling": "avg"},
     ),
-    "Dinov2Model": (
+    "transformers.Dinov2Model": Case(
         "hf_dinov2_to_timm",
-        transformers.Dinov2Model,
-        transformers.Dinov2Config,
-        {"mlp_ratio": 4},
+        of("Dinov2Model", {"mlp_ratio": 4}),
         {"architecture": "vit_small_patch14_dinov2", "arguments": {"patch_size": 16}},
     ),
-    "Dinov2WithRegistersModel": (
+    "transformers.Dinov2WithRegistersModel": Case(
         "hf_dinov2_to_timm",
-        transformers.Dinov2WithRegistersModel,
-        transformers.Dinov2WithRegistersConfig,
-        {"mlp_ratio": 4, "num_register_tokens": 4},
+        of("Dinov2WithRegistersModel", {"mlp_ratio": 4, "num_register_tokens": 4}),
         {"architecture": "vit_small_patch14_reg4_dinov2", "arguments": {"patch_size": 16}},
+        theirs=without_registers,
+    ),
+    "transformers.DINOv3ViTModel": Case(
+        "hf_dinov3_to_timm",
+        of("DINOv3ViTModel", {"num_register_tokens": 4, "layer_norm_eps": 1e-5}),  # its authors' epsilon
+        {"family": "eva", "architecture": "vit_small_patch16_dinov3_qkvb", "arguments": SIZES},
+        theirs=without_registers,
+    ),
+    "transformers.BeitForMaskedImageModeling": Case(
+        "hf_beit_to_timm_shared_rpb",
+        of(
+            "BeitForMaskedImageModeling",
+            {"use_shared_relative_position_bias": True, "use_mask_token": True},
+            "BeitConfig",
+        ),
+        {**BEIT, "arguments": SHARED},
+        theirs=lambda model, x: model.layernorm(model.beit(x).last_hidden_state),  # the norm lies beside it
+    ),
+    "transformers.BeitModel, tables per layer, pooled": Case(
+        "hf_beit_to_timm_shared_rpb",
+        of("BeitModel", {"use_relative_position_bias": True}),
+        {**BEIT, "arguments": SIZES, "pooling": "avg"},
+        theirs=lambda model, x: model(x).pooler_output,
+        mine=lambda found: found.pooled,
+    ),
+    "transformers.Data2VecVisionModel": Case(  # no final norm, so a plain one after pooling
+        "data2vec_hf_to_timm",
+        of("Data2VecVisionModel", {"use_shared_relative_position_bias": True}),
+        {**BEIT, "arguments": SHARED, "pooling": "avg"},
+        theirs=lambda model, x: model(x).last_hidden_state[:, 1:],
+        mine=lambda found: found.patches,
+    ),
+    "transformers.SwinForMaskedImageModeling": Case(
+        "hf_swin_simmim",
+        lambda randomise: model_of(
+            transformers.SwinForMaskedImageModeling,
+            transformers.SwinConfig(image_size=64, patch_size=4, encoder_stride=8, **SWIN),
+            randomise,
+        ),
+        {
+            "family": "swin",
+            "architecture": "swin_tiny_patch4_window7_224",
+            "arguments": {"img_size": 64, **SWIN},
+            "pooling": "avg",
+        },
+        side=64,
+        theirs=lambda model, x: model.swin(x).last_hidden_state,
+        mine=lambda found: found.patches,
+    ),
+    "torchvision's ResNet": Case(
+        "resnet50_prefixed",
+        resnet,
+        {
+            "family": "resnet",
+            "architecture": "resnet50",
+            "arguments": {"layers": [1, 2, 1, 1]},
+            "pooling": "avg",
+        },
+        side=64,
+        names=("MoCo v2",),
+        theirs=lambda model, x: model(x),
+        mine=lambda found: found.pooled,
     ),
 }
+# Those of the families that are here.
+HERE = [
+    (name, names)
+    for name, case in CASES.items()
+    for names in case.names
+    if case.said.get("family", "vit") in families()
+]
 
 
-@pytest.mark.parametrize("names", ["hub", "memory"])
-@pytest.mark.parametrize("kind", VITS)
-def test_vision_transformers(
-    kind: str, names: str, tmp_path: Path, randomise: Draw, card_of: Cards, parity: Note
+@pytest.mark.parametrize(("name", "names"), HERE)
+def test_an_independent_implementation(
+    name: str, names: str, tmp_path: Path, randomise: Draw, card_of: Cards, parity: Note
 ) -> None:
-    layout, model_class, config_class, settings, said = VITS[kind]
-    model = model_of(model_class, config_class(**TINY, **settings), randomise)
-    card = card_of(**said)
+    case = CASES[name]
+    model, card, x = case.model(randomise), card_of(**case.said), pixels(case.side)
     module, _, found = ours(saved(model, tmp_path, names), card)
-    assert found == layout
     with torch.no_grad():
-        theirs = model(pixels()).last_hidden_state
-    if "Registers" in kind:
-        theirs = torch.cat([theirs[:, :1], theirs[:, 5:]], 1)
-    difference = apart(tokens(card, module, pixels()), theirs)
-    parity(layout, f"transformers.{kind}, {names} names", difference)
-    assert difference <= LIMIT
+        theirs = case.theirs(model, x)
+    difference = apart(case.mine(features(card, module, x)), theirs)
+    parity(found, f"{name} ({names})", difference)
+    assert found == case.layout and difference <= LIMIT
 
 
 @pytest.mark.parametrize("names", ["hub", "saved", "memory"])
@@ -184,7 +275,7 @@ def test_mae_and_its_decoder(
         predicted = decoder(seen.visible_tokens(module, pixels(64), visible), visible, (4, 4))
     assert torch.equal(torch.ones(3, 16).scatter(1, visible, 0.0), theirs.mask)
     difference = apart(predicted, theirs.logits)
-    parity(found, f"transformers.ViTMAEForPreTraining, {names} names", difference)
+    parity(found, f"transformers.ViTMAEForPreTraining ({names})", difference)
     assert difference <= LIMIT
 
 

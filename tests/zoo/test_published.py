@@ -529,3 +529,90 @@ def test_load_takes_a_published_file_and_its_decoder(
     )
     assert found.reconstruct(torch.rand(1, 3, 32, 32)).predicted.shape == (1, 3, 32, 32)
     assert caplog.text.count("not hash-checked") == 1 and "mae_pth" in caplog.text
+
+
+# Particular to one family
+
+
+def biases_that_dinov3_lacks(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    file, card, _, _ = written("DINOv3", tmp_path, randomise, card_of)
+    plain = card_of(**{**MODELS["dinov3"], "architecture": "vit_small_patch16_dinov3"})
+    with pytest.raises(WeightsError, match="…_qkvb has them"):
+        read_published(file, plain)
+    content = torch.load(file, weights_only=True)
+    zeroed = {
+        key: torch.zeros_like(each) if key.endswith("qkv.bias") else each for key, each in content.items()
+    }
+    torch.save(zeroed, file)
+    assert not any("q_bias" in key for key in read_published(file, plain).encoder)
+    assert not read_published(file, card).encoder["blocks.0.attn.q_bias"].any()
+
+
+def a_plain_norm_after_pooling(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    file, _, _, _ = written("BEiT", tmp_path, randomise, card_of)
+    published = read_published(file, card_of(**{**MODELS["beit"], "pooling": "avg"}))
+    assert torch.equal(published.encoder["fc_norm.weight"], torch.ones(48))
+    assert not published.encoder["fc_norm.bias"].any() and "norm.weight" not in published.encoder
+    assert "2 filled in: fc_norm.weight, fc_norm.bias" in published.report and "norm.bias" in published.report
+
+
+def converted_by_name(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    file, card, encoder, _ = written("SimCLR and BYOL, converted", tmp_path, randomise, card_of)
+    for layout in ("resnet50_torchvision", "simclr_tf", "resnet50_prefixed"):
+        published = read_published(file, card, layout)
+        assert published.layout == layout
+        assert all(torch.equal(published.encoder[key], encoder[key]) for key in encoder)
+
+
+def byol_on_torchs_padding(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    file, card, _, _ = written("SimCLR and BYOL, converted", tmp_path, randomise, card_of)
+    with pytest.raises(WeightsError, match=r"pads as TensorFlow does.*ssl_zoo_resnet50_same"):
+        read_published(file, card, "byol_jax")
+
+
+def counters_of_batches(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    """InstDisc's file is older than they are."""
+    file, card, encoder, _ = written("InstDisc", tmp_path, randomise, card_of)
+    content = torch.load(file, weights_only=True)
+    old = {
+        key: each for key, each in content["state_dict"].items() if not key.endswith("num_batches_tracked")
+    }
+    torch.save({"state_dict": old}, file)
+    published = read_published(file, card)
+    assert (
+        published.encoder.keys() == encoder.keys()
+        and "filled in: bn1.num_batches_tracked" in published.report
+    )
+
+
+def mmpretrain_by_name(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    """OpenMMLab's ResNets look like solo-learn's, and a card may say whose they are."""
+    file, card, encoder, _ = written("mmselfsup, ResNet", tmp_path, randomise, card_of)
+    for name in ("mmpretrain", "mmselfsup", "solo-learn", "solo_learn"):
+        assert torch.equal(read_published(file, card, name).encoder["conv1.weight"], encoder["conv1.weight"])
+
+
+def solo_learn_by_name(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    """Names may be written as the libraries write theirs."""
+    file, card, encoder, _ = written("solo-learn, ViT", tmp_path, randomise, card_of)
+    for name in ("solo-learn", "solo_learn"):
+        assert torch.equal(read_published(file, card, name).encoder["cls_token"], encoder["cls_token"])
+
+
+# What is particular to one family, and which.
+PARTICULAR: dict[str, tuple[str, Callable[[Path, Draw, Cards], None]]] = {
+    "DINOv3's biases where the architecture has none": ("eva", biases_that_dinov3_lacks),
+    "BEiT, pooled by the mean": ("beit", a_plain_norm_after_pooling),
+    "converted ResNets by name": ("resnet", converted_by_name),
+    "BYOL on torch's padding": ("resnet", byol_on_torchs_padding),
+    "files without counters": ("resnet", counters_of_batches),
+    "mmpretrain by name": ("resnet", mmpretrain_by_name),
+    "solo-learn by name": ("vit", solo_learn_by_name),
+}
+
+
+@pytest.mark.parametrize("about", [about for about, (needs, _) in PARTICULAR.items() if needs in names()])
+def test_what_is_particular_to_one_family(
+    about: str, tmp_path: Path, randomise: Draw, card_of: Cards
+) -> None:
+    PARTICULAR[about][1](tmp_path, randomise, card_of)
