@@ -129,7 +129,10 @@ def _split(
             continue
         if ours != name:
             notes.renamed.append(f"{name} → {ours}")
-        (decoder if of_decoder else encoder)[ours] = tensor
+        part = decoder if of_decoder else encoder
+        if ours in part:
+            raise WeightsError(f"layout {layout.name}: two tensors would be {ours}, {name} and another")
+        part[ours] = tensor
     return joined(encoder), joined(decoder)
 
 

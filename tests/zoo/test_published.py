@@ -424,6 +424,23 @@ def test_the_report_says_what_was_done(tmp_path: Path, randomise: Draw, card_of:
     assert f"{len(encoder)} tensors elsewhere in the file were left there" in report
 
 
+def test_maes_encoder_alone_under_maes_name(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    """The layout of a card holds for the file with the decoder and for the one without."""
+    file, card, encoder, _ = written("MAE, encoder", tmp_path, randomise, card_of)
+    published = read_published(file, card, "mae_pth")
+    assert published.decoder is None
+    assert all(torch.equal(published.encoder[key], encoder[key]) for key in encoder)
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
+    file, card, _, _ = written("DINO, full", tmp_path, randomise, card_of)
+    content = torch.load(file, weights_only=True)
+    content["teacher"]["module.backbone.cls_token"] = torch.zeros(1, 1, 48)
+    torch.save(content, file)
+    with pytest.raises(WeightsError, match=r"1 tensors in teacher have the name of another"):
+        read_published(file, card)
+
+
 def test_a_decoder_with_other_positions_is_refused(tmp_path: Path, randomise: Draw, card_of: Cards) -> None:
     file, card, _, _ = written("MAE", tmp_path, randomise, card_of)
     content = torch.load(file, weights_only=True)

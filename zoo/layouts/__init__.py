@@ -39,7 +39,7 @@ def named(name: str) -> Layout:
 def detect(branches: Mapping[str, Tensors]) -> tuple[Layout, Place, Tensors] | None:
     """The first layout whose place and marks the names bear."""
     for layout in LAYOUTS.values():
-        if found := at(branches, layout):
+        if found := at(branches, layout, told=True):
             return layout, *found
     return None
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import WeightsError
+
 Tensors = dict[str, Tensor]
 Renames = tuple[tuple[str, str], ...]  # (regular expression, replacement), all applied in order
 Convert = Callable[[Tensors, nn.Module], Tensors]
@@ -30,6 +32,7 @@ class Layout:
     writer: str  # whose files these are, for people
     places: tuple[Place, ...]  # tried in this order
     marks: tuple[str, ...]  # each matches some name, once the prefix is gone
+    tells: tuple[str, ...] = ()  # likewise, where the layout is told from the names
     never: tuple[str, ...] = ()  # none of which matches any
     drops: tuple[str, ...] = ()  # heads, mask tokens and tables that the encoder has no use for
     renames: Renames = ()
@@ -40,18 +43,24 @@ class Layout:
     check: Callable[[nn.Module], str] | None = None  # why a module of fitting shapes is still the wrong one
 
 
-def at(branches: Mapping[str, Tensors], layout: Layout) -> tuple[Place, Tensors] | None:
-    """The first of the layout's places that bears its marks, with the prefix as it is, and the tensors without it."""
+def at(
+    branches: Mapping[str, Tensors], layout: Layout, *, told: bool = False
+) -> tuple[Place, Tensors] | None:
+    """The first of the layout's places that bears its marks, with the prefix as it is, and the tensors without it.
+
+    told: whether the names alone speak for the layout, so that they must bear more of its marks.
+    """
     for place in layout.places:
         where, prefix = place
-        if where in branches and bears(layout, found := stripped(branches[where], prefix)):
-            return (where, _prefix(branches[where], prefix)), found
+        if where in branches and bears(layout, found := stripped(branches[where], prefix), told):
+            taken = [match[0] for name in branches[where] if (match := re.match(prefix, name))]
+            if len(found) < len(taken):
+                raise WeightsError(
+                    f"{len(taken) - len(found)} tensors in {where or 'the file'} have the name of another, "
+                    f"once {' or '.join(sorted(set(taken)))} is gone from theirs"
+                )
+            return (where, taken[0]), found
     return None
-
-
-def _prefix(names: Mapping[str, object], pattern: str) -> str:
-    """What the pattern really took from the first name it matches."""
-    return next(match[0] for name in names if (match := re.match(pattern, name)))
 
 
 def stripped(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
@@ -60,11 +69,12 @@ def stripped(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
     return {name[match.end() :]: tensors[name] for name, match in matches.items() if match}
 
 
-def bears(layout: Layout, names: Mapping[str, object]) -> bool:
+def bears(layout: Layout, names: Mapping[str, object], told: bool) -> bool:
     def found(pattern: str) -> bool:
         return any(re.match(pattern, name) for name in names)
 
-    return all(found(mark) for mark in layout.marks) and not any(found(mark) for mark in layout.never)
+    marks = layout.marks + (layout.tells if told else ())
+    return all(found(mark) for mark in marks) and not any(found(mark) for mark in layout.never)
 
 
 def renamed(name: str, renames: Renames) -> str:

@@ -64,7 +64,12 @@ MAE = Layout(
     name="mae_pth",
     writer="MAE, encoder and decoder",
     places=(("model", PARALLEL), ("", PARALLEL)),
-    marks=(*TIMM, r"decoder_embed\.", r"decoder_blocks\.0\.attn\.qkv\.", r"mask_token"),
+    marks=TIMM,
+    tells=(
+        r"decoder_embed\.",
+        r"decoder_blocks\.0\.attn\.qkv\.",
+        r"mask_token",
+    ),  # its encoder is published alone too
     never=(r"vis_mask_token",),
     drops=HEADS,
     decoder=r"decoder_|mask_token",
