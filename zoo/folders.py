@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
+from zoo.architectures import create
 from zoo.cards import README, ModelCard, read_card, write_card
-from zoo.errors import CardError, WeightsError, did_you_mean
+from zoo.errors import CardError, WeightsError
 from zoo.files import atomic_write, sha256
 from zoo.registry import WEIGHTS
 from zoo.weights import fit_report, save_tensors
@@ -105,18 +105,11 @@ def _any_size(card: ModelCard) -> bool:
 
 def _blank(card: ModelCard) -> Any:
     """The card's encoder as timm builds it from config.json, without storage."""
-    if not timm.is_model(card.architecture):
-        hint = did_you_mean(card.architecture, timm.list_models())
-        raise CardError(
-            f"{card.name}: timm {timm.__version__} has no architecture {card.architecture!r}{hint}"
-        )
     try:
         with torch.device("meta"):
-            return timm.create_model(card.architecture, num_classes=0, **card.model_arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise CardError(
-            f"{card.name}: timm cannot build {card.architecture} with {card.model_arguments}: {error}"
-        ) from error
+            return create(card.architecture, card.model_arguments, nn.Module, "module")
+    except CardError as error:
+        raise CardError(f"{card.name}: {error}") from error
 
 
 def _check_encoder(card: ModelCard, encoder: nn.Module) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
+import zoo.architectures  # noqa: F401  registers with timm what only the zoo has
 from zoo.errors import CardError, did_you_mean
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from zoo.errors import CardError, Unsupported, did_you_mean
+from zoo.architectures import create
+from zoo.errors import Unsupported
 from zoo.features import Features
 from zoo.patches import grid_of, row_major
 
@@ -24,18 +24,7 @@ def build(architecture: str, arguments: dict[str, Any], interpolation: str = "ti
 
     CardError for what timm does not know or cannot build, Unsupported for what is no plain ViT.
     """
-    if not timm.is_model(architecture):
-        hint = did_you_mean(architecture, timm.list_models())
-        raise CardError(f"timm {timm.__version__} has no architecture {architecture!r}{hint}")
-    try:
-        module = timm.create_model(architecture, **{"num_classes": 0, "dynamic_img_size": True, **arguments})
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise CardError(f"timm cannot build {architecture} with {arguments}: {error}") from error
-    if not isinstance(module, VisionTransformer):
-        raise Unsupported(
-            f"{architecture} is a {type(module).__name__}, not a plain ViT; choose another family"
-        )
-    return module
+    return create(architecture, {"dynamic_img_size": True, **arguments}, VisionTransformer, "plain ViT")
 
 
 def stride(module: VisionTransformer) -> int:

@@ -54,13 +54,12 @@ TORCHVISION = Layout(
 
 def _same_padding(module: nn.Module) -> str:
     """BYOL pads as TensorFlow does: the same shapes on torch's padding would give other features."""
-    pads = tuple(getattr(getattr(module, "conv1", None), "padding", ()))
-    if type(module).__name__ == "ResNet" and pads == (3, 3):
-        return (
-            "BYOL's network pads as TensorFlow does, which this card's does not: the tensors fit and give other "
-            "features; write architecture: ssl_zoo_resnet50_same"
-        )
-    return ""
+    if getattr(getattr(module, "conv1", None), "padding", None) != (3, 3):
+        return ""
+    return (
+        "BYOL's network pads as TensorFlow does, which this card's does not: the tensors fit and give other "
+        "features; write architecture: ssl_zoo_resnet50_same, or another of the ssl_zoo_resnet…_same"
+    )
 
 
 SIMCLR = Layout(
