@@ -10,6 +10,8 @@ from typing import TypeVar
 # thread come out the same on every machine.
 for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_threads] = "1"
+# Uploads go over plain HTTP, which tests/hub_server.py speaks, and nothing is told to anybody.
+os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

@@ -46,6 +46,14 @@ class RecipeError(ZooError):
     """A recipe or one of its knobs that does not exist or cannot work."""
 
 
+class HubError(ZooError):
+    """A repo or file that the Hub, or its authors' server, does not give or take."""
+
+
+class Unreachable(HubError):
+    """A server that does not answer, or that HF_HUB_OFFLINE forbids to ask."""
+
+
 class Unsupported(ZooError):
     """Something this model cannot do; the message names what works."""
 

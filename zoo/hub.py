@@ -1,0 +1,292 @@
+"""The Hugging Face Hub: the only file that imports huggingface_hub, and only when something is asked of it.
+
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME and the rest mean what they mean to its client. What is in the client's
+cache at a pinned commit is read without a request; a server that is down is told at once instead of after the client's
+retries; no message holds a token.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from zoo.errors import DataError, HubError, Unreachable
+from zoo.progress import transfer
+
+HUGGING_FACE = "https://huggingface.co"
+# Seconds to connect, to read, to write and to wait for a connection, as httpx takes them: a machine without network is
+# told before its user wonders, and a slow one has time to answer.
+TIMEOUT: Any = (2.5, 10.0, 10.0, 10.0)
+
+_SECRETS = (
+    (re.compile(r"\bhf_\w{8,}"), "hf_…"),
+    (re.compile(r"(?<=://)[^/@\s]+@"), ""),  # user:password@
+    (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?…"),  # a signed link
+)
+_COMMIT = re.compile("[0-9a-f]{40}")
+_SHA256 = re.compile("[0-9a-f]{64}")
+Kind = Literal["model", "dataset"]
+
+
+@dataclass(frozen=True)
+class RepoFiles:
+    """What a repo holds at one commit: the sha256 of each file by its path, None where the Hub keeps no such hash."""
+
+    repo: str
+    commit: str
+    files: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file of a repo in the client's cache."""
+
+    path: Path
+    commit: str
+    sha256: str | None  # as the Hub states it; small files have none
+
+
+def endpoint() -> str:
+    """Address of the Hub: HF_ENDPOINT as it is now, or Hugging Face's."""
+    return (os.environ.get("HF_ENDPOINT") or HUGGING_FACE).rstrip("/")
+
+
+def address(repo: str, file: str, revision: str | None = None) -> str:
+    """Where a person would fetch a file of a model repo."""
+    return f"{endpoint()}/{repo}/resolve/{revision or 'main'}/{file}"
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE, or transformers' name for it, forbids every request."""
+    switches = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(switch.upper() in ("1", "ON", "YES", "TRUE") for switch in switches)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without tokens, passwords in addresses, and the queries of signed links."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"):
+        if token := os.environ.get(name, "").strip():
+            text = text.replace(token, "…")
+    for secret, shown in _SECRETS:
+        text = secret.sub(shown, text)
+    return text
+
+
+# What lies in a repo
+
+
+def repo_files(repo: str, revision: str | None = None, kind: Kind = "model") -> RepoFiles:
+    """The files of a repo at the commit that `revision` is now, by one request. Raises HubError or Unreachable.
+
+    >>> repo_files("uoft-cs/cifar10", kind="dataset").files.keys()
+    dict_keys(['README.md', 'plain_text/test-00000-of-00001.parquet', …])
+    """
+    with _told(repo, revision, kind):
+        api = _api()
+        asked = api.model_info if kind == "model" else api.dataset_info
+        info = asked(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    files = {each.rfilename: each.lfs.sha256 if each.lfs else None for each in info.siblings or ()}
+    return RepoFiles(repo, str(info.sha), files)
+
+
+def fetch(repo: str, file: str, revision: str | None = None) -> Fetched:
+    """A file of a model repo: from the cache where `revision` is a commit, else asked for, with a bar while it comes.
+
+    A server that is down is made up for by what the cache holds of that revision. Raises HubError or Unreachable.
+    """
+    if revision and _COMMIT.fullmatch(revision) and (kept := cached(repo, file, revision)):
+        return kept
+    import huggingface_hub
+
+    try:
+        with _told(repo, revision, file=file):
+            url = huggingface_hub.hf_hub_url(repo, file, revision=revision, endpoint=endpoint())
+            found = huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT, endpoint=endpoint())
+            if found.commit_hash is None:
+                raise HubError(
+                    without_secrets(f"{endpoint()} answers, but not as a Hub; is HF_ENDPOINT right?")
+                )
+            # By its name, so that the cache knows what a branch was when nobody can be asked.
+            path = huggingface_hub.hf_hub_download(
+                repo, file, revision=revision, endpoint=endpoint(), tqdm_class=_Bar
+            )
+    except Unreachable:
+        if (kept := cached(repo, file, revision)) is None:
+            raise
+        return kept
+    return Fetched(Path(path), found.commit_hash, _digest(found.etag))
+
+
+def cached(repo: str, file: str, revision: str | None = None) -> Fetched | None:
+    """A file of a model repo as the client's cache has it, without asking anybody."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision)
+    if not isinstance(found, str):
+        return None
+    path = Path(found)
+    snapshot = path.parents[len(Path(file).parts) - 1]
+    # The client names the bytes by their hash, and links to them.
+    return Fetched(path, snapshot.name, _digest(path.resolve().name))
+
+
+def forget(fetched: Fetched) -> None:
+    """Remove a damaged file from the client's cache, so that it is fetched anew."""
+    fetched.path.resolve().unlink(missing_ok=True)
+    fetched.path.unlink(missing_ok=True)
+
+
+# Data sets
+
+
+def dataset_files(repo: str, revision: str | None = None) -> RepoFiles:
+    """The files of a data set's repo, and the commit to open them at. Raises HubError, or Unreachable within seconds.
+
+    >>> dataset_files("uoft-cs/cifar10").commit
+    '0b2714987fa478483af9968de7c934580d0bb9a2'
+    """
+    return repo_files(repo, revision, "dataset")
+
+
+def open_dataset_file(repo: str, file: str, revision: str, block: int = 4 << 20) -> IO[bytes]:
+    """A file of a data set's repo to read and seek in: from the client's cache, or `block` bytes at a time.
+
+    revision: the commit that `dataset_files` gave. Raises Unreachable or HubError; DataError while reading.
+    """
+    import huggingface_hub
+
+    kept = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision, repo_type="dataset")
+    if isinstance(kept, str):
+        return open(kept, "rb")
+    with _told(repo, revision, "dataset", file):
+        files = huggingface_hub.HfFileSystem(endpoint=endpoint())
+        remote = files.open(f"datasets/{repo}@{revision}/{file}", "rb", block_size=block)
+    return io.BufferedReader(_Remote(remote, f"hf:{repo}/{file}"), block)
+
+
+class _Remote(io.RawIOBase):
+    """A file of the client's file system, whose errors become ours."""
+
+    def __init__(self, remote: Any, name: str) -> None:
+        self.remote, self.name = remote, name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self.remote.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self.remote.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self.remote.read(len(buffer))
+        except Exception as error:  # httpx's errors have no base in common with the system's
+            raise DataError(without_secrets(f"cannot read {self.name}: {error}")) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.remote.close()
+        super().close()
+
+
+# The client, its bar and its errors
+
+
+def _api() -> Any:
+    import huggingface_hub
+
+    return huggingface_hub.HfApi(endpoint=endpoint(), library_name="ssl-zoo")
+
+
+def _digest(etag: str | None) -> str | None:
+    return etag if etag and _SHA256.fullmatch(etag) else None
+
+
+class _Bar:
+    """The zoo's progress in the shape that the client wants of tqdm."""
+
+    def __init__(self, *, desc: str = "", total: float | None = None, initial: float = 0, **_: Any) -> None:
+        self.total, self.n = total, initial
+        self._stack = ExitStack()
+        self._advance = self._stack.enter_context(transfer(desc, int(total) if total else None, int(initial)))
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, count: float | None = 1) -> None:
+        self.n += count or 0
+        self._advance(count or 0)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def ignored(self, *_: Any, **__: Any) -> None:
+        """What the client tells of speeds and compressed bytes: the bar computes its own."""
+
+    update_transfer = set_postfix_str = set_transfer_postfix_str = refresh = ignored
+
+
+@contextmanager
+def _told(
+    repo: str, revision: str | None = None, kind: Kind = "model", file: str | None = None
+) -> Iterator[None]:
+    """Turn whatever the client raises into one HubError or Unreachable that says what to do."""
+    from huggingface_hub import errors
+
+    if is_offline():
+        raise Unreachable("HF_HUB_OFFLINE is set")
+    page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        yield
+    except HubError:
+        raise
+    except errors.GatedRepoError:
+        says = f"{repo} is gated: accept its licence at {page}, then `hf auth login` or set HF_TOKEN"
+        raise HubError(without_secrets(says)) from None
+    except errors.RevisionNotFoundError:
+        raise HubError(without_secrets(f"{page} has no revision {revision!r}")) from None
+    except errors.RepositoryNotFoundError:
+        says = f"{page} does not exist, or is private; for a private one `hf auth login` or set HF_TOKEN"
+        raise HubError(without_secrets(says)) from None
+    except errors.LocalEntryNotFoundError as error:  # the client's word for a server that has gone meanwhile
+        raise Unreachable(_unreached(error.__cause__ or error)) from None
+    except (errors.EntryNotFoundError, FileNotFoundError):
+        raise HubError(without_secrets(f"{page} has no {file}{at}")) from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        refused = HubError if status < 500 and status not in (408, 429) else Unreachable
+        raise refused(without_secrets(f"{page} answers {status}: {_said(error)}")) from None
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx's, of whichever version the client has
+        raise Unreachable(_unreached(error)) from None
+    except (ConnectionError, TimeoutError) as error:
+        raise Unreachable(_unreached(error)) from None
+    except (OSError, ValueError) as error:
+        raise HubError(without_secrets(str(error))) from None
+
+
+def _unreached(error: BaseException) -> str:
+    """One line on a request that nobody answered."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return without_secrets(f"{endpoint()} cannot be reached ({first})")
+
+
+def _said(error: Any) -> str:
+    """The server's own words, in one line."""
+    return " ".join(str(error.server_message or error).split()) or "no reason given"
