@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,12 @@ import timm
 import torch
 
 import zoo
-from zoo.cards import ModelCard, read_card
+from zoo.cards import read_card
 from zoo.folders import config_matches
 from zoo.loading import build
 from zoo.registry import MODEL_CARDS
 from zoo.weights import verify
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = sorted(path.parent for path in MODEL_CARDS.glob("*/README.md"))
 PHOTOS = sorted((MODEL_CARDS / "photos").glob("*.jpg"))
 
@@ -78,34 +76,3 @@ def test_every_number_has_its_command(folder: Path) -> None:
     assert {"knn", "knn, untrained", "knn, raw 16×16 pixels"} <= {result.task for result in card.results}
     for result in card.results:
         assert result.command.startswith(f"zoo evaluate {card.name} "), result
-
-
-@each_model
-def test_the_readme_table_says_what_the_card_does(folder: Path) -> None:
-    assert table_row(read_card(folder)) in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-
-
-def table_row(card: ModelCard) -> str:
-    """The line of the README's table for a card."""
-    scores = {result.task: f"{result.value:.1f} %" for result in card.results if result.metric == "top-1"}
-    training = card.training
-    assert training is not None
-    columns = [
-        f"[`{card.name}`](model_cards/{card.name}/README.md)",
-        card.method.upper(),
-        *(scores[task] for task in ("knn", "knn, untrained", "knn, raw 16×16 pixels")),
-        f"{training.epochs} epochs, {training.minutes:.0f} min",
-    ]
-    return f"| {' | '.join(columns)} |"
-
-
-def test_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
-    promised = [line.partition("# ")[2] for line in "".join(blocks).splitlines() if line.startswith("print(")]
-    for comment in promised[:2]:
-        assert comment.partition(": one")[0] in printed
