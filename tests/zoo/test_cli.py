@@ -131,7 +131,7 @@ def test_list_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_list_takes_patterns_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = answer(capsys, "list", "dino*", "--json")
+    _, out, _ = answer(capsys, "list", "dino_*", "--json")
     assert {row["name"].split("_")[0] for row in json.loads(out)} == {"dino"}
     _, out, _ = answer(capsys, "list", "--kind", "generative", "--json")
     assert MAE in {row["name"] for row in json.loads(out)} and DINO not in out
