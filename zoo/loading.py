@@ -16,7 +16,7 @@ from zoo.encoder import Encoder
 from zoo.errors import CardError, SizeError, Unsupported, WeightsError
 from zoo.families import family
 from zoo.registry import find
-from zoo.weights import load_into, load_tensors
+from zoo.weights import load_into, load_tensors, without_storage
 
 if TYPE_CHECKING:
     from zoo.cards import DecoderSpec
@@ -96,7 +96,7 @@ def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:
             f"{card.name}'s weights are not on this machine ({place} holds none); pass them as weights=FILE, "
             'or weights="random" for the untrained architecture'
         )
-    with torch.device("meta"):
+    with without_storage():
         module, decoder = build(card)
     for part, file in ((module, "model.safetensors"), (decoder, "decoder.safetensors")):
         if part is not None:
@@ -116,7 +116,7 @@ def _given(card: ModelCard, weights: str | Path) -> tuple[nn.Module, nn.Module |
     published = read_published(weights, card)
     log.warning("%s: weights from %s (%s), not hash-checked", card.name, weights, published.layout)
     log.info("%s", published.report)
-    with torch.device("meta"):
+    with without_storage():
         module, decoder = build(card)
     load_into(module, published.encoder, where=str(weights))
     if decoder is None or published.decoder is None:

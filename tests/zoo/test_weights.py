@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.errors import WeightsError
 from zoo.files import sha256
-from zoo.weights import fit_report, load_into, load_tensors, save_tensors, verify
+from zoo.weights import fit_report, load_into, load_tensors, save_tensors, verify, without_storage
 
 dtypes = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.int64, torch.bool])
 shapes = st.lists(st.integers(0, 4), max_size=3)
@@ -199,3 +199,19 @@ def test_a_long_report_is_cut_and_counted() -> None:
     assert report.startswith("40 missing\n  0.weight (1, 1), like encoder.0.weight\n")
     assert report.count("… and 30 more") == 2 and len(report.splitlines()) == 24
     assert fit_report(module, module.state_dict()) == ""
+
+
+def test_what_is_built_without_storage_is_built_in_full() -> None:
+    """The same names, shapes and dtypes as under torch's own meta device, and other tensors are left alone."""
+    with torch.device("meta"):
+        slow = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1)
+    with without_storage():
+        fast = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1)
+        real = torch.ones(2, device="cpu").mul_(3)
+        nn.init.constant_(other := torch.empty(2, device="cpu"), 4.0)
+    assert real.tolist() == [3, 3] and other.tolist() == [4, 4]
+    told = [
+        {name: (tensor.shape, tensor.dtype, tensor.device) for name, tensor in module.state_dict().items()}
+        for module in (slow, fast)
+    ]
+    assert told[0] == told[1] and all(device.type == "meta" for _, _, device in told[1].values())
