@@ -8,28 +8,33 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from zoo.training.processes import sum_over_processes, world
 
-class GlobalBatchNorm1d(nn.BatchNorm1d):
-    """`nn.BatchNorm1d` whose training statistics are those of the global batch; alone in the world it is the same.
 
-    x: (B, D), where processes may hold batches of different size.
-    """
+class _Global(nn.modules.batchnorm._BatchNorm):
+    """Training statistics of the global batch, though processes may hold shares of different size."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D) -> (B, D)"""
-        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+        """(B, C, …) -> (B, C, …), every channel normed over all else."""
+        if not (self.training and world() > 1):
             return super().forward(x)
-        wide = x.float()
-        count = torch.full((1,), float(len(x)), device=x.device)
-        sums = _sum_over_processes(torch.cat([wide.sum(0), count]))
-        total, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
-        variance = _sum_over_processes((wide - mean).square().sum(0)) / total  # (D,), biased
+        wide, axes = x.float(), [0, *range(2, x.ndim)]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        count = torch.full((1,), float(x.numel() // x.shape[1]), device=x.device)
+        sums = sum_over_processes(torch.cat([wide.sum(axes), count]))
+        total = sums[-1].detach()
+        mean = sums[:-1] / total
+        centred = wide - mean.view(shape)
+        variance = sum_over_processes(centred.square().sum(axes)) / total  # (C,), biased
         self._remember(mean, variance, float(total))
-        normed = (wide - mean) * torch.rsqrt(variance + self.eps)
-        return (normed * self.weight + self.bias).to(x.dtype) if self.affine else normed.to(x.dtype)
+        normed = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.weight is not None:
+            normed = normed * self.weight.view(shape)
+        if self.bias is not None:
+            normed = normed + self.bias.view(shape)
+        return normed.to(x.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, total: float) -> None:
@@ -43,22 +48,17 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
         self.running_var.lerp_((variance * total / max(total - 1, 1)).to(self.running_var), momentum)
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over processes. Every process's loss sees the sum, so the gradient is summed likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+class GlobalBatchNorm1d(_Global, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` of (B, D) over the global batch; alone in the world it is the same."""
 
 
-def _sum_over_processes(x: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(x)
-    return total
+class GlobalBatchNorm2d(_Global, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` of (B, C, h, w) over the global batch; alone in the world it is the same."""
+
+
+def globalised(module: Any) -> Any:
+    """The module, each of its 2-D batch norms now over the global batch; parameters and their names stay."""
+    for layer in module.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = GlobalBatchNorm2d  # the same layer with another forward
+    return module

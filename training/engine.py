@@ -21,6 +21,7 @@ from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
 from zoo.training.finish import RunFacts, measure_model, write_model
 from zoo.training.methods import Method, Step
+from zoo.training.optimisers import build_optimizer
 from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
@@ -95,7 +96,7 @@ def loop(
 ) -> None:
     """Every step of a run, from its last checkpoint to its end; `state` and `bare` hold the result."""
     steps = _count_steps(recipe, len(dataset), dataset.source.title)
-    optimizer = torch.optim.AdamW(bare.param_groups(recipe.optim), betas=recipe.optim.betas, fused=True)
+    optimizer = build_optimizer(bare.param_groups(recipe.optim), recipe.optim)
     method, optimizer = accelerator.prepare(bare, optimizer)
     checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer, accelerator.scaler)
     if checkpoint.exists():
@@ -113,6 +114,11 @@ def loop(
         )
 
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    if recipe.optim.batch % world:
+        near = max(world, round(recipe.optim.batch / world) * world)
+        raise RecipeError(
+            f"--optim.batch is {recipe.optim.batch}, which {world} processes cannot share equally; give {near}"
+        )
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
     with Progress(out, recipe, state, steps.total, quiet=not main) as progress:
         method.train()

@@ -19,12 +19,19 @@ class MethodConfig(Protocol):
     def build(self, recipe: Recipe) -> Method: ...
 
 
+# Families whose networks are built for one image size, and what makes timm's accept others too.
+_ANY_SIZE = {"vit": {"dynamic_img_size": True}, "swin": {"strict_img_size": False}}
+# Families with a class token; the others pool the mean.
+_WITH_TOKEN = ("vit",)
+
+
 @dataclass(frozen=True)
 class Arch:
     """The encoder: a timm architecture and what is asked of it."""
 
     name: str = "vit_tiny_patch16_224"
     family: str = "vit"
+    """Stem of a file in zoo/families."""
     size: int = 128
     """Pixels of the image side that positions are stored for, and that the encoder is evaluated at."""
     pooling: Literal["token", "avg"] = "token"
@@ -34,10 +41,14 @@ class Arch:
 
     def arguments(self) -> dict[str, Any]:
         """timm's keyword arguments that the finished encoder needs; drop path is for training only."""
-        arguments: dict[str, Any] = {"img_size": self.size, "dynamic_img_size": True}
+        arguments: dict[str, Any] = dict(_ANY_SIZE.get(self.family, {}))
+        if arguments:
+            arguments = {"img_size": self.size, **arguments}
         if self.pooling != "token":
+            arguments["global_pool"] = self.pooling
+        if self.pooling != "token" and self.family == "vit":
             # Without its own norm: `patches` stay the final norm's output and `pooled` is their mean.
-            arguments |= {"global_pool": self.pooling, "fc_norm": False}
+            arguments["fc_norm"] = False
         return arguments
 
 
@@ -59,13 +70,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Optim:
-    """AdamW and its numbers."""
+    """The optimiser and its numbers."""
 
     batch: int = 128
     """Images per step over all processes."""
     lr: float = 1.5e-4
     """Base learning rate for a batch of 256; the run uses lr * batch / 256."""
+    kind: Literal["adamw", "sgd", "lars"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
+    momentum: float = 0.9
+    """Of SGD and LARS."""
     weight_decay: float = 0.05
     weight_decay_end: float | None = None
     """Where a cosine takes the weight decay to; None keeps it."""
@@ -111,8 +126,11 @@ class Recipe:
 
     def check(self) -> None:
         """RecipeError for a knob whose value cannot work."""
-        if self.arch.family != "vit":
-            raise RecipeError(f"--arch.family is {self.arch.family!r}; methods train 'vit' so far")
+        if self.arch.pooling == "token" and self.arch.family not in _WITH_TOKEN:
+            raise RecipeError(
+                f"--arch.pooling is 'token', and {self.arch.name} of the family {self.arch.family!r} has no class "
+                "token; give --arch.pooling avg"
+            )
         above_zero = {
             "--optim.batch": self.optim.batch,
             "--optim.lr": self.optim.lr,
@@ -130,7 +148,7 @@ class Recipe:
         }
         if self.data.limit is not None:
             above_zero["--data.limit"] = self.data.limit
-        shares = {"--arch.drop_path": self.arch.drop_path}
+        shares = {"--arch.drop_path": self.arch.drop_path, "--optim.momentum": self.optim.momentum}
         shares |= {
             f"--optim.betas ({which})": beta for which, beta in zip("12", self.optim.betas, strict=True)
         }
@@ -145,16 +163,6 @@ class Recipe:
         for knob, value in zero_or_more.items():
             if not value >= 0:
                 raise RecipeError(f"{knob} is {value}; give 0 or more")
-
-    def check_patches(self, patch: int, **method_sides: int) -> None:
-        """RecipeError for a side in pixels that is no whole number of patches."""
-        sides = {"--arch.size": self.arch.size, "--data.size": self.data.size}
-        for knob, side in {**sides, **{f"--method.{k}": v for k, v in method_sides.items()}}.items():
-            if side % patch:
-                near = max(patch, round(side / patch) * patch)
-                raise RecipeError(
-                    f"{knob} is {side}, not a multiple of the {patch}-pixel patch of {self.arch.name}; give {near}"
-                )
 
     def describe(self) -> dict[str, Any]:
         """The recipe as plain JSON, with the name of the method's file."""

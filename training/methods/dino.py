@@ -14,8 +14,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import RecipeError
-from zoo.families import vit
 from zoo.training import augment
+from zoo.training.backbones import backbone, blocks, check_sides
 from zoo.training.batchnorm import GlobalBatchNorm1d
 from zoo.training.methods import Method, Step, Views, ema_update
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
@@ -100,10 +100,9 @@ class DINO(Method):
     def __init__(self, config: DINOConfig, recipe: Recipe) -> None:
         super().__init__()
         self.config, self.size = config, recipe.data.size
-        arguments = recipe.arch.arguments()
-        self.student = vit.build(recipe.arch.name, {**arguments, "drop_path_rate": recipe.arch.drop_path})
-        self.teacher = vit.build(recipe.arch.name, arguments)
-        recipe.check_patches(vit.stride(self.student), local_size=config.local_size)
+        self.student = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
+        self.teacher = backbone(recipe.arch)
+        check_sides(recipe, self.student, local_size=config.local_size)
         self.student_head, self.teacher_head = (
             DINOHead(
                 self.student.num_features,
@@ -202,7 +201,7 @@ class DINO(Method):
         self.teacher.load_state_dict(encoder)
 
     def compiled(self) -> list[nn.Module]:
-        return [*self.student.blocks, *self.teacher.blocks]
+        return [*blocks(self.student), *blocks(self.teacher)]
 
     def card(self) -> dict[str, Any]:
         return {"kind": "discriminative"}

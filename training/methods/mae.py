@@ -17,6 +17,7 @@ from zoo.families import vit
 from zoo.masking import draw_mask, visible_indices
 from zoo.patches import grid_of, hidden_error, normalise_patches, patchify
 from zoo.training import augment
+from zoo.training.backbones import check_family, check_sides
 from zoo.training.methods import Method, Step, Views
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 
@@ -58,10 +59,11 @@ class MAE(Method):
     def __init__(self, config: MAEConfig, recipe: Recipe) -> None:
         super().__init__()
         self.config, self.size = config, recipe.data.size
+        check_family(recipe, "mae", "vit")
         self.backbone = vit.build(
             recipe.arch.name, {**recipe.arch.arguments(), "drop_path_rate": recipe.arch.drop_path}
         )
-        recipe.check_patches(vit.stride(self.backbone))
+        check_sides(recipe, self.backbone)
         self.pixels = MAEDecoder(
             self.backbone.num_features,
             config.decoder_width,
