@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
-from zoo.errors import RecipeError
-from zoo.families import family
+from zoo.errors import CardError, RecipeError, Unsupported
+from zoo.families import family, names
 from zoo.training.batchnorm import globalised
 from zoo.training.recipe import Arch, Recipe
 
 
-def backbone(arch: Arch, *, drop_path: float = 0.0) -> Any:
-    """A fresh encoder whose call gives pooled features: (B, C, H, W) -> (B, num_features).
+def backbone(arch: Arch, *, drop_path: float = 0.0) -> nn.Module:
+    """A fresh encoder whose call gives pooled features: (B, C, H, W) -> (B, D).
 
-    drop_path: `arch.drop_path` for the network that learns. Raises CardError or Unsupported as the family does.
+    drop_path: `arch.drop_path` for the network that learns. RecipeError where the family has no such architecture.
 
-    >>> backbone(Arch("resnet18", family="resnet", pooling="avg")).num_features
+    >>> width(backbone(Arch("resnet18", family="resnet", pooling="avg")))
     512
     """
     extra = {"drop_path_rate": drop_path} if drop_path else {}
-    return globalised(family(arch.family).build(arch.name, {**arch.arguments(), **extra}))
+    try:
+        return globalised(family(arch.family).build(arch.name, {**arch.arguments(), **extra}))
+    except (CardError, Unsupported) as error:
+        raise RecipeError(
+            f"{error}. --arch.name is {arch.name} and --arch.family {arch.family}; families are {', '.join(names())}"
+        ) from error
+
+
+def width(module: nn.Module) -> int:
+    """Width D of the pooled features."""
+    return int(module.num_features)  # type: ignore[arg-type]  # timm's convention
 
 
 def check_sides(recipe: Recipe, module: nn.Module, **method_sides: int) -> None:
@@ -46,6 +54,7 @@ def check_family(recipe: Recipe, method: str, *families: str) -> None:
         )
 
 
-def blocks(module: Any) -> list[nn.Module]:
+def blocks(module: nn.Module) -> list[nn.Module]:
     """The parts worth compiling: a transformer's blocks, which are all alike, or the whole network."""
-    return [*module.blocks] if hasattr(module, "blocks") else [module]
+    own = getattr(module, "blocks", None)
+    return [*own.children()] if isinstance(own, nn.Module) else [module]

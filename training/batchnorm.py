@@ -5,8 +5,6 @@ torch's SyncBatchNorm refuses CPU tensors; this one runs wherever the process gr
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +54,7 @@ class GlobalBatchNorm2d(_Global, nn.BatchNorm2d):
     """`nn.BatchNorm2d` of (B, C, h, w) over the global batch; alone in the world it is the same."""
 
 
-def globalised(module: Any) -> Any:
+def globalised(module: nn.Module) -> nn.Module:
     """The module, each of its 2-D batch norms now over the global batch; parameters and their names stay."""
     for layer in module.modules():
         if type(layer) is nn.BatchNorm2d:

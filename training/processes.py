@@ -1,4 +1,4 @@
-"""What processes tell each other inside a loss, with gradients; alone in the world each of these gives back its input."""
+"""What processes tell each other inside a loss, with gradients. Alone in the world each gives back its input."""
 
 from __future__ import annotations
 

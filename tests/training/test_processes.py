@@ -16,8 +16,9 @@ import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 import zoo
-from zoo.training.batchnorm import GlobalBatchNorm1d
+from zoo.training.batchnorm import GlobalBatchNorm1d, GlobalBatchNorm2d
 from zoo.training.engine import run
+from zoo.training.processes import gather_over_processes
 from zoo.training.recipe import Recipe
 
 WORLD = 2
@@ -105,6 +106,43 @@ def test_batch_norm_uses_the_global_batch(server: ForkServerContext, tmp_path: P
     for ours in (first, second):
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             torch.testing.assert_close(ours[name], whole.state_dict()[name])
+
+
+def normalise_images(rank: int, out: Path) -> None:
+    rows = (slice(0, 4), slice(4, 14))[rank]
+    layer = GlobalBatchNorm2d(5)
+    y = layer(pictures()[rows])
+    torch.save({"y": y.detach(), **layer.state_dict()}, out / f"{rank}")
+
+
+def pictures() -> Tensor:
+    return 3 + 2 * torch.randn(14, 5, 2, 3, generator=Generator().manual_seed(1))
+
+
+@pytest.mark.timeout(300)
+def test_batch_norm_of_images_uses_the_global_batch(server: ForkServerContext, tmp_path: Path) -> None:
+    together(server, normalise_images, tmp_path)
+    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(WORLD))
+    whole = nn.BatchNorm2d(5)
+    torch.testing.assert_close(torch.cat([first["y"], second["y"]]), whole(pictures()).detach())
+    torch.testing.assert_close(second["running_var"], whole.running_var)
+
+
+def gather_share(rank: int, out: Path) -> None:
+    x = batch(8)[4 * rank : 4 * rank + 4].requires_grad_()
+    everyone = gather_over_processes(x)
+    (everyone.square() * (1 + rank)).sum().backward()
+    torch.save({"all": everyone.detach(), "x": x.grad}, out / f"{rank}")
+
+
+@pytest.mark.timeout(300)
+def test_what_is_gathered_sends_its_gradient_back(server: ForkServerContext, tmp_path: Path) -> None:
+    together(server, gather_share, tmp_path)
+    for rank in range(WORLD):
+        found = torch.load(tmp_path / str(rank), weights_only=True)
+        assert torch.equal(found["all"], batch(8))
+        # Both losses see every row: 1 * 2x and 2 * 2x.
+        torch.testing.assert_close(found["x"], 6 * batch(8)[4 * rank : 4 * rank + 4])
 
 
 def test_alone_it_is_torchs_own() -> None:
