@@ -72,7 +72,7 @@ class ModelCard:
     arguments: dict[str, Any] = field(default_factory=dict)  # of the timm model, such as {img_size: 128}
     approach: Approach | None = None
     decoder: DecoderSpec | None = None
-    interpolation: Literal["timm", "dino", "dinov2", "bicubic"] = (
+    interpolation: Literal["timm", "dino", "dinov2", "bicubic", "beit"] = (
         "timm"  # who resizes positions off the native size
     )
     aliases: tuple[str, ...] = ()

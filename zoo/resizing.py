@@ -1,36 +1,125 @@
-"""Positions stored for another grid, resized to the module's as the model's authors resize theirs."""
+"""Positions stored for one grid, resized to another as the model's authors resize theirs.
+
+The rules, by the names of a card's `interpolation`:
+  timm      antialiased bicubic, to the size; DINOv2's own with registers
+  dino      bicubic by a factor with 0.1 added to the grid's sides (DINO, iBOT, MSN)
+  dinov2    the same; DINOv2's own without registers
+  bicubic   bicubic, to the size (MAE, MoCo v3, DeiT)
+  beit      likewise; relative positions by a cubic spline where timm's are piecewise linear (BEiT, SimMIM, data2vec)
+"""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+Grid = tuple[int, int]
+
+# Where a module keeps its card's rule. A plain timm module has none and follows timm's.
+_RULE = "zoo_interpolation"
+
+
+def keep_rule(module: nn.Module, interpolation: str) -> None:
+    """Note on a module whose rule resizes its positions at run time."""
+    setattr(module, _RULE, interpolation)
+
+
+def rule_of(module: nn.Module) -> str:
+    """The rule noted on a module, or timm's."""
+    return str(getattr(module, _RULE, "timm"))
+
+
+def resize_positions(stored: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
+    """Positions (1, R + h*w, D) of the grid `old` on the grid `new`; the R of prefix tokens stay first, as they are."""
+    if old == new:
+        return stored
+    prefix = stored.shape[1] - old[0] * old[1]
+    if rule == "timm":
+        timms: Tensor = resample_abs_pos_embed(stored, list(new), list(old), num_prefix_tokens=prefix)
+        return timms
+    grid = stored[:, prefix:].unflatten(1, old).permute(0, 3, 1, 2).float()
+    if rule in ("dino", "dinov2"):
+        factor = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
+        moved = F.interpolate(grid, scale_factor=factor, mode="bicubic")
+    else:
+        moved = F.interpolate(grid, size=new, mode="bicubic")
+    patches = moved.flatten(2).transpose(1, 2).to(stored.dtype)
+    return torch.cat([stored[:, :prefix], patches], dim=1)
+
 
 def resized_positions(stored: Tensor, module: nn.Module, interpolation: str) -> Tensor:
-    """Positions (1, R + N, D) of a square grid on the module's own; as they are where nothing can be resized.
-
-    interpolation: the card's: "timm" (antialiased bicubic), "dino" and "dinov2" (by a factor with 0.1 added, not
-    antialiased) or "bicubic" (to the size, not antialiased).
-    """
+    """Positions (1, R + N, D) of a square grid on the module's own; as they are where nothing can be resized."""
     ours: Any = module
-    new: tuple[int, int] = tuple(ours.patch_embed.grid_size)
+    new: Grid = tuple(ours.patch_embed.grid_size)
     prefix = int(ours.pos_embed.shape[1]) - new[0] * new[1]
     side = math.isqrt(max(stored.shape[1] - prefix, 0))
     if stored.ndim != 3 or side == 0 or side * side != stored.shape[1] - prefix:
         return stored
-    if interpolation == "timm":
-        timms: Tensor = resample_abs_pos_embed(stored, list(new), [side, side], num_prefix_tokens=prefix)
-        return timms
-    grid = stored[:, prefix:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
-    if interpolation == "bicubic":
-        moved = F.interpolate(grid, size=new, mode="bicubic")
+    return resize_positions(stored, (side, side), new, interpolation)
+
+
+def resize_distances(table: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
+    """A table of biases by relative position, (L + R, heads), of the window `old` for the window `new`.
+
+    L = (2h - 1)(2w - 1) distances in row-major order; the R rows of prefix tokens stay last and as they are. As BEiT's
+    authors do for fine-tuning: the old distances are laid out in a geometric progression that ends where the new ones
+    do, so that neighbours keep their biases and far ones are stretched.
+    """
+    if old == new:
+        return table
+    sides = (2 * old[0] - 1, 2 * old[1] - 1)
+    biases, rest = table.split([sides[0] * sides[1], len(table) - sides[0] * sides[1]])
+    down, across = (
+        torch.from_numpy(_stretch(was, now, rule == "beit")).to(table.device)
+        for was, now in zip(old, new, strict=True)
+    )
+    grid = biases.float().unflatten(0, sides)  # (2h - 1, 2w - 1, heads)
+    moved = torch.einsum("yh,hwn,xw->yxn", down, grid, across).flatten(0, 1)
+    return torch.cat([moved.to(table.dtype), rest])
+
+
+@lru_cache(maxsize=256)
+def _stretch(old: int, new: int, spline: bool) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The matrix (2 new - 1, 2 old - 1) that interpolates biases of `old` positions a side at those of `new`."""
+    at = _progression(old - 1, new - 1)
+    asked = np.clip(np.arange(1.0 - new, new), at[0], at[-1])
+    each = np.eye(len(at))
+    if spline and len(at) > 3:  # a cubic needs four
+        matrix = _basis(at, asked) @ np.linalg.inv(_basis(at, at))
     else:
-        factor = ((new[0] + 0.1) / side, (new[1] + 0.1) / side)
-        moved = F.interpolate(grid, scale_factor=factor, mode="bicubic")
-    patches = moved.flatten(2).transpose(1, 2).to(stored.dtype)
-    return torch.cat([stored[:, :prefix], patches], dim=1)
+        matrix = np.stack([np.interp(asked, at, one) for one in each], axis=1)
+    return matrix.astype(np.float32)
+
+
+def _progression(count: int, reach: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """0 and ± the sums 1, 1 + q, 1 + q + q², … of `count` terms, with q in [1.01, 1.5] so that the last is `reach`."""
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        low, high = (low, q) if (1 - q**count) / (1 - q) > reach else (q, high)
+    sums = np.cumsum(q ** np.arange(count))
+    return np.concatenate([-sums[::-1], [0.0], sums])
+
+
+def _basis(at: np.ndarray[Any, Any], asked: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Values (asked, at) of the cubic B-splines whose knots are all of `at` but the second and the last but one.
+
+    By the recursion of Cox and de Boor.
+    """
+    knots = np.concatenate([[at[0]] * 4, at[2:-2], [at[-1]] * 4])
+    x = asked[:, None]
+    inside = (knots[:-1] <= x) & (x < knots[1:])
+    inside[asked >= knots[-1], len(at) - 1] = True  # the last interval holds its end
+    basis = inside.astype(float)
+    for degree in (1, 2, 3):
+        width = knots[degree:] - knots[:-degree]
+        rise = np.divide(x - knots[:-degree], width, out=np.zeros((len(x), len(width))), where=width > 0)
+        basis = rise[:, :-1] * basis[:, :-1] + (1 - rise[:, 1:]) * (width[1:] > 0) * basis[:, 1:]
+    return basis

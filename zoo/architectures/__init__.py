@@ -17,11 +17,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def create(architecture: str, arguments: dict[str, Any], kind: type[M], called: str) -> M:
-    """An untrained module of timm's, without a classifier and of that kind; called: the kind, for people.
+    """An untrained module of timm's, without a classifier and of that kind; called: it, with its article.
 
     CardError for what timm does not know or cannot build, Unsupported for another kind.
 
-    >>> create("resnet50", {"global_pool": "avg"}, ResNet, "ResNet").num_features
+    >>> create("resnet50", {"global_pool": "avg"}, ResNet, "a ResNet").num_features
     2048
     """
     if not timm.is_model(architecture):
@@ -32,7 +32,5 @@ def create(architecture: str, arguments: dict[str, Any], kind: type[M], called: 
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise CardError(f"timm cannot build {architecture} with {arguments}: {error}") from error
     if not isinstance(module, kind):
-        raise Unsupported(
-            f"{architecture} is a {type(module).__name__}, not a {called}; choose another family"
-        )
+        raise Unsupported(f"{architecture} is a {type(module).__name__}, not {called}; choose another family")
     return module

@@ -22,7 +22,7 @@ def build(architecture: str, arguments: dict[str, Any], interpolation: str = "ti
 
     CardError for what timm does not know or cannot build, Unsupported for what is no ResNet.
     """
-    return create(architecture, arguments, ResNet, "ResNet")
+    return create(architecture, arguments, ResNet, "a ResNet")
 
 
 def stride(module: ResNet) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -17,14 +16,18 @@ from zoo.architectures import create
 from zoo.errors import Unsupported
 from zoo.features import Features
 from zoo.patches import grid_of, row_major
+from zoo.resizing import keep_rule, resize_positions, rule_of
 
 
 def build(architecture: str, arguments: dict[str, Any], interpolation: str = "timm") -> VisionTransformer:
     """An untrained timm ViT without a classifier that accepts every image size that is a multiple of its patch.
 
+    interpolation: whose rule resizes positions off the native size (zoo/resizing.py); at it, none is needed.
     CardError for what timm does not know or cannot build, Unsupported for what is no plain ViT.
     """
-    return create(architecture, {"dynamic_img_size": True, **arguments}, VisionTransformer, "plain ViT")
+    module = create(architecture, {"dynamic_img_size": True, **arguments}, VisionTransformer, "a plain ViT")
+    keep_rule(module, interpolation)
+    return module
 
 
 def stride(module: VisionTransformer) -> int:
@@ -34,7 +37,8 @@ def stride(module: VisionTransformer) -> int:
 
 def features(module: VisionTransformer, pixels: Tensor) -> Features:
     """Tokens after the final norm; pooled as timm's own head pools them."""
-    return _split(module, module.forward_features(pixels), grid(module, pixels))
+    normed = module.norm(module.blocks(embed(module, pixels)))
+    return _split(module, normed, grid(module, pixels))
 
 
 def grid(module: VisionTransformer, pixels: Tensor) -> tuple[int, int]:
@@ -72,9 +76,25 @@ def pyramid(module: VisionTransformer, pixels: Tensor) -> list[Tensor]:
 
 def embed(module: VisionTransformer, pixels: Tensor) -> Tensor:
     """Input of the first block: (B, R + N, D)."""
-    x = module.patch_drop(module._pos_embed(module.patch_embed(pixels)))
-    normed: Tensor = module.norm_pre(x)
+    native = grid(module, pixels) == module.patch_embed.grid_size
+    x = module.patch_embed(pixels)
+    if native or rule_of(module) == "timm" or module.pos_embed is None:
+        x = module._pos_embed(x)
+    else:
+        of_prefix, positions = positions_for(module, pixels.shape[-2:])
+        x = module.pos_drop(_with_prefix(module, of_prefix, x.flatten(1, -2) + positions))
+    normed: Tensor = module.norm_pre(module.patch_drop(x))
     return normed
+
+
+def _with_prefix(module: VisionTransformer, positions: Tensor, patches: Tensor) -> Tensor:
+    """Class token and registers before the patches: (B, R + N, D). positions: theirs (1, R, D), or (1, 0, D)."""
+    tokens: list[Tensor] = [token for token in (module.cls_token, module.reg_token) if token is not None]
+    if not tokens:
+        return patches
+    prefix = torch.cat(tokens, dim=1)
+    prefix = prefix + positions if positions.shape[1] else prefix
+    return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
 
 
 def attention_rows(
@@ -109,11 +129,10 @@ def visible_tokens(module: VisionTransformer, pixels: Tensor, visible: Tensor) -
     """
     if module.num_prefix_tokens != 1 or module.cls_token is None:
         raise Unsupported("masked encoding needs a ViT with one class token and no registers")
-    x, (cls_position, positions) = module.patch_embed(pixels), positions_for(module, pixels.shape[-2:])
-    x = x.flatten(1, -2) + positions  # (B, N, D)
+    of_class_token, positions = positions_for(module, pixels.shape[-2:])
+    x = module.patch_embed(pixels).flatten(1, -2) + positions  # (B, N, D)
     x = x.gather(1, visible[..., None].expand(-1, -1, x.shape[-1]))
-    cls = (module.cls_token + cls_position).expand(len(x), -1, -1)
-    x = module.norm_pre(torch.cat([cls, x], dim=1))
+    x = module.norm_pre(_with_prefix(module, of_class_token, x))
     for block in module.blocks:
         x = block(x)
     normed: Tensor = module.norm(x)
@@ -121,12 +140,11 @@ def visible_tokens(module: VisionTransformer, pixels: Tensor, visible: Tensor) -
 
 
 def positions_for(module: VisionTransformer, size: torch.Size | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Positions of the class token (1, 1, D) and of the patches (1, N, D) at `size` pixels, by timm's rule."""
-    grid = module.patch_embed.dynamic_feat_size(tuple(size))
-    both = resample_abs_pos_embed(
-        module.pos_embed,
-        new_size=list(grid),
-        old_size=list(module.patch_embed.grid_size),
-        num_prefix_tokens=1,
-    )
-    return both[:, :1], both[:, 1:]
+    """Positions of the prefix tokens (1, R, D) and of the patches (1, N, D) at `size` pixels, by the module's rule.
+
+    R = 0 where the prefix tokens have no positions.
+    """
+    new = grid_of(size[0], size[1], stride(module))
+    stored: Any = module.pos_embed
+    both = resize_positions(stored, module.patch_embed.grid_size, new, rule_of(module))
+    return both[:, : -new[0] * new[1]], both[:, -new[0] * new[1] :]
