@@ -1,7 +1,7 @@
 """A live Hub on the loopback, as much of its HTTP as the real client uses; it keeps everything in memory.
 
 Large files (by suffix) are redirected to another host name, as the Hub redirects to its storage. `log` holds every
-request; `tampered`, `cut_after` and `stop()` make it fail. Files of authors lie under /authors/NAME.
+request; `tampered`, `cuts` and `stop()` make it fail. Files of authors lie under /authors/NAME.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Hub:
         self.tampered: set[str] = (
             set()
         )  # sha256 of what is sent with one byte flipped, or names of authors' files
-        self.cut_after: int | None = None  # bytes after which the next long answer breaks off
+        self.cuts: list[int] = []  # bytes after which the next answers of files break off
         self.expired: set[str] = set()  # names of authors' files whose link is dead
         self.token: str | None = None  # what private and gated repos ask for
         self.connections: list[socket.socket] = []
@@ -170,10 +170,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self.send(416, Content_Range=f"bytes */{len(data)}")
             headers["Content_Range"] = f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}"
             data, status = data[start : end + 1], 206
-        cut, self.hub.cut_after = self.hub.cut_after, None
-        if cut is None or self.command == "HEAD" or cut >= len(data):
-            self.hub.cut_after = cut
+        if self.command == "HEAD" or not self.hub.cuts:
             return self.send(status, data, **headers)
+        cut = self.hub.cuts.pop(0)
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)

@@ -56,6 +56,7 @@ def test_public_surface_is_frozen() -> None:
         "extract",
         "list_models",
         "load",
+        "pull",
         "read_features",
         "register",
     ]

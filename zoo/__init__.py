@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.extract import read_features as read_features
     from zoo.features import Features as Features
     from zoo.loading import load as load
+    from zoo.pulling import pull as pull
     from zoo.reconstruction import Reconstruction as Reconstruction
     from zoo.registry import card as card
     from zoo.registry import list_models as list_models
@@ -43,6 +44,7 @@ _PUBLIC = {
     "extract": "zoo.extract",
     "read_features": "zoo.extract",
     "load": "zoo.loading",
+    "pull": "zoo.pulling",
     "card": "zoo.registry",
     "list_models": "zoo.registry",
     "register": "zoo.registry",

@@ -15,10 +15,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
+from urllib.parse import urlsplit
 
 from zoo.errors import DataError, HubError, Unreachable
 from zoo.progress import transfer
 
+OFFLINE = "HF_HUB_OFFLINE is set"
 HUGGING_FACE = "https://huggingface.co"
 # Seconds to connect, to read, to write and to wait for a connection, as httpx takes them: a machine without network is
 # told before its user wonders, and a slow one has time to answer.
@@ -136,6 +138,31 @@ def cached(repo: str, file: str, revision: str | None = None) -> Fetched | None:
     return Fetched(path, snapshot.name, _digest(path.resolve().name))
 
 
+@contextmanager
+def answer(url: str, headers: dict[str, str]) -> Iterator[Any]:
+    """The response to a GET at an author's own address, by the client's session; its body is read inside.
+
+    No token goes along. Raises HubError for a dead link, Unreachable where nobody answers or the answer breaks off.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    if is_offline():
+        raise Unreachable(OFFLINE)
+    asked = {"Accept-Encoding": "identity", **headers}  # compressed, a part could not be continued
+    try:
+        session = huggingface_hub.get_session()
+        with session.stream("GET", url, headers=asked, timeout=TIMEOUT, follow_redirects=True) as response:
+            status = response.status_code
+            if status in (401, 403, 404, 410):
+                raise HubError(f"answers {status}: the link is dead, or has expired")
+            if status >= 400 and status != 416:
+                raise Unreachable(f"answers {status}; try again later")
+            yield response
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx's, of whichever version the client has
+        raise Unreachable(_unreached(error, urlsplit(url).netloc)) from None
+
+
 def forget(fetched: Fetched) -> None:
     """Remove a damaged file from the client's cache, so that it is fetched anew."""
     fetched.path.resolve().unlink(missing_ok=True)
@@ -250,7 +277,7 @@ def _told(
     from huggingface_hub import errors
 
     if is_offline():
-        raise Unreachable("HF_HUB_OFFLINE is set")
+        raise Unreachable(OFFLINE)
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repo}"
     at = f" at revision {revision!r}" if revision else ""
     try:
@@ -281,10 +308,10 @@ def _told(
         raise HubError(without_secrets(str(error))) from None
 
 
-def _unreached(error: BaseException) -> str:
-    """One line on a request that nobody answered."""
+def _unreached(error: BaseException, server: str | None = None) -> str:
+    """One line on a request that nobody answered to its end."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return without_secrets(f"{endpoint()} cannot be reached ({first})")
+    return without_secrets(f"{server or endpoint()} cannot be reached ({first})")
 
 
 def _said(error: Any) -> str:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from zoo.cards import ModelCard, read_card
+from zoo.cards import ModelCard
 from zoo.decoders import MAEDecoder
 from zoo.encoder import Encoder
-from zoo.errors import CardError, SizeError, Unsupported, WeightsError
+from zoo.errors import CardError, SizeError, Unsupported
 from zoo.families import family
-from zoo.registry import find
+from zoo.pulling import find
+from zoo.registry import list_cards, most_alike
+from zoo.trust import verify_once
 from zoo.weights import load_into, load_tensors, without_storage
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Seed of `weights="random"`: the untrained baseline is the same everywhere.
 RANDOM_SEED = 0
+
+_told: set[str] = set()  # models whose licence was noted
 
 
 def load(
@@ -37,8 +41,9 @@ def load(
     in_chans: int = 3,
     policy: Literal["any", "commercial"] = "any",
 ) -> Encoder:
-    """The encoder of that name: an existing folder, a model of the local zoo, or a card's name or alias.
+    """The encoder of that name: a folder, a model of the local zoo, a card's name or alias, or "user/repo[@revision]".
 
+    Weights that are not on this machine are fetched, checked and converted first: see `zoo.pull`.
     weights: None, a file in any published layout (not hash-checked), or "random" for the seeded untrained baseline.
     device="auto": cuda, then mps, then cpu. dtype=None: float32, whatever the file holds. size: pixels of the
     evaluation crop, instead of the card's. policy="commercial" refuses weights whose licence forbids commercial use.
@@ -47,12 +52,16 @@ def load(
     >>> zoo.load("dino_vitt16_imagenette", device="cpu")
     Encoder(dino_vitt16_imagenette, vit_tiny_patch16_224, 128 px, D=192, cpu)
     """
-    place = find(str(name))
-    card = read_card(place)
-    _check_policy(card, policy)
+    found = find(name)
+    _check_policy(found.card, policy)
+    if weights is None:
+        found = found.fetched()
+    card = found.card
     if in_chans != 3:
         raise Unsupported(f"in_chans={in_chans}: {card.name} takes 3 channels; repeat or sum yours to 3")
-    module, decoder = _read(card, place) if weights is None else _given(card, weights)
+    module, decoder = _read(card, found.place) if weights is None else _given(card, weights)
+    if weights != "random":
+        _tell_licence(card)
     if size is not None:
         stride = family(card.family).stride(module)
         if size < stride or size % stride:
@@ -90,16 +99,13 @@ def untrained(encoder: Encoder) -> Encoder:
 
 
 def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:
-    """The modules with the weights of a model folder."""
-    if not (place / "model.safetensors").is_file():
-        raise WeightsError(
-            f"{card.name}'s weights are not on this machine ({place} holds none); pass them as weights=FILE, "
-            'or weights="random" for the untrained architecture'
-        )
+    """The modules with the weights of a model folder, which must be those its card was written for."""
     with without_storage():
         module, decoder = build(card)
     for part, file in ((module, "model.safetensors"), (decoder, "decoder.safetensors")):
         if part is not None:
+            if file in card.sha256:
+                verify_once(place / file, card.sha256[file])
             load_into(part, load_tensors(place / file), where=str(place / file))
     return module, decoder
 
@@ -129,4 +135,20 @@ def _check_policy(card: ModelCard, policy: str) -> None:
     if policy not in ("any", "commercial"):
         raise Unsupported(f"policy={policy!r} does not exist; there are 'any' and 'commercial'")
     if policy == "commercial" and not card.commercial:
-        raise Unsupported(f"{card.name}'s weights are under {card.licence}, which forbids commercial use")
+        near = most_alike(card, list_cards(commercial=True))
+        shared = "same method" if near and near.method == card.method else "nearest"
+        hint = f"; the {shared} that may be: {near.name!r} ({near.licence})" if near else ""
+        raise Unsupported(
+            f"{card.name}'s weights are under {card.licence}, which forbids commercial use{hint}"
+        )
+
+
+def _tell_licence(card: ModelCard) -> None:
+    """Note the licence once per process and model: as a warning where it forbids commercial use."""
+    if card.name in _told:
+        return
+    _told.add(card.name)
+    if card.commercial:
+        log.info("%s: weights under %s", card.name, card.licence)
+    else:
+        log.warning("%s: weights under %s, which forbids commercial use", card.name, card.licence)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import filecmp
 import logging
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -85,6 +86,27 @@ def list_cards(
         and kind in (None, each.kind)
         and commercial in (None, each.commercial)
     ]
+
+
+def most_alike(card: ModelCard, among: Iterable[ModelCard]) -> ModelCard | None:
+    """The other model nearest to a card: same method first, then same family, kind and about as many parameters."""
+
+    def distance(other: ModelCard) -> tuple[bool, bool, bool, float, str]:
+        size = abs(math.log(other.parameters / card.parameters))
+        return (
+            other.method != card.method,
+            other.family != card.family,
+            other.kind != card.kind,
+            size,
+            other.name,
+        )
+
+    return min((other for other in among if other.name != card.name), key=distance, default=None)
+
+
+def has_weights(place: Path) -> bool:
+    """Whether a place that `find` gave is a folder with its encoder's weights."""
+    return (place / WEIGHTS[0]).is_file()
 
 
 def register(folder: str | Path, name: str) -> Path:

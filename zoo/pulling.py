@@ -1,0 +1,218 @@
+"""Models that are elsewhere: the weights a card points at, and the folders in other people's repos on the Hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zoo import hub, registry, trust
+from zoo.cards import README, ModelCard, Source, read_card
+from zoo.downloads import download
+from zoo.errors import CardError, HubError, UnknownModel, Unreachable, Unsupported, WeightsError, ZooError
+from zoo.files import locked
+from zoo.registry import WEIGHTS, has_weights, home, most_alike
+
+log = logging.getLogger(__name__)
+
+_REPO = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model by its card, and where it lies: a folder, a NAME.md file, or `commit` of a stranger's repo."""
+
+    card: ModelCard
+    place: Path
+    repo: str | None = None
+    commit: str | None = None
+
+    def fetched(self) -> Found:
+        """The model as a folder with its weights, which are fetched where they are not here yet."""
+        if self.repo is not None:
+            _fetch_parts(self)
+        elif not has_weights(self.place):
+            folder = _pull(self.card)
+            return Found(read_card(folder), folder)  # its card knows the converted files
+        return self
+
+
+def pull(name: str | Path) -> Path:
+    """The folder of a model on this machine; weights that lie elsewhere are fetched, checked and converted, once.
+
+    Raises what `zoo.load` raises for the name, and WeightsError with every source that failed, and why.
+
+    >>> zoo.pull("dino_vits16").name
+    'dino_vits16'
+    """
+    return find(name).fetched().place
+
+
+def find(name: str | Path) -> Found:
+    """A model by folder, name, alias or user/repo[@revision]; of a repo nothing but the card is fetched yet."""
+    try:
+        place = registry.find(name)
+    except UnknownModel as unknown:
+        match = _REPO.fullmatch(str(name))
+        if match is None or Path(name).exists():
+            raise
+        return _find_repo(match["repo"], match["revision"], unknown)
+    return Found(read_card(place), place)
+
+
+# Other people's repos
+
+
+def _find_repo(repo: str, revision: str | None, unknown: UnknownModel) -> Found:
+    """A stranger's card, at the commit that `revision` is now."""
+    try:
+        fetched = hub.fetch(repo, README, revision)
+    except HubError as error:
+        raise UnknownModel(f"{unknown}; and as a repo: {error}") from None
+    try:
+        card = read_card(fetched.path)
+    except CardError as error:
+        raise CardError(f"{repo} is no folder of the zoo's: {_without_path(error, fetched.path)}") from None
+    name = f"{repo}@{revision}" if revision else repo
+    return Found(dataclasses.replace(card, name=name), fetched.path.parent, repo, fetched.commit)
+
+
+def _without_path(error: CardError, path: Path) -> str:
+    return str(error).replace(str(path), README)
+
+
+def _fetch_parts(found: Found) -> None:
+    """The weights and config.json beside a stranger's card, each checked; nothing of it is executed."""
+    assert found.repo is not None
+    files = ["config.json", *WEIGHTS[: 2 if found.card.decoder else 1]]
+    for file in files:
+        try:
+            fetched = hub.fetch(found.repo, file, found.commit)
+        except HubError as error:
+            raise WeightsError(f"{found.card.name} cannot be fetched whole: {error}") from None
+        digest = found.card.sha256.get(file) or fetched.sha256
+        if digest is None:
+            continue
+        try:
+            trust.verify_once(fetched.path, digest)
+        except WeightsError:
+            hub.forget(fetched)
+            raise
+
+
+# Weights that a card points at
+
+
+def _pull(card: ModelCard) -> Path:
+    """Fetch a card's weights from the first source that gives them, into the local zoo."""
+    if not card.sources:
+        why = card.unavailable or "its card names no source; pass them as weights=FILE"
+        raise WeightsError(f"{card.name}'s weights are not on this machine: {why}\n{_ways_out(card)}")
+    target = home() / card.name
+    with locked(target):
+        if target.exists():  # another process was faster, or it is another model
+            return _taken(card, target)
+        failed: list[tuple[Source, ZooError]] = []
+        for source in card.sources:
+            try:
+                if source.repo and any(other.repo and isinstance(why, Unreachable) for other, why in failed):
+                    raise Unreachable("likewise")
+                return _from_source(card, source, target)
+            except (HubError, WeightsError) as error:
+                failed.append((source, error))
+                if len(failed) < len(card.sources):
+                    log.warning("%s: %s: %s; trying the next source", card.name, _place(source), error)
+    reasons = "\n".join(f"  {_place(source)}: {error}" for source, error in failed)
+    raise WeightsError(
+        f"{card.name}'s weights are not on this machine, and no source gives them:\n{reasons}\n{_ways_out(card)}"
+    )
+
+
+def _taken(card: ModelCard, target: Path) -> Path:
+    """The folder that has the card's name already, where it was made from the same sources."""
+    here = read_card(target)
+    mine, theirs = ([each.architecture, *map(_place, each.sources)] for each in (card, here))
+    if mine != theirs:
+        says = f"the local zoo has another {card.name!r}, in {target}; `zoo remove {card.name}` makes room"
+        raise Unsupported(says)
+    return target
+
+
+def _from_source(card: ModelCard, source: Source, target: Path) -> Path:
+    """Fetch one source, check it, and write it as a model folder: whole, or not at all."""
+    fetched = hub.fetch(source.repo, source.file or "", source.revision) if source.repo else None
+    path = fetched.path if fetched else download(source.url or "")
+    try:
+        digest = trust.check_published(path, source, fetched.sha256 if fetched else None)
+    except WeightsError:
+        hub.forget(fetched) if fetched else path.unlink()
+        raise
+    # Only the holder of the lock has this folder, so that what a killed process left is nobody's.
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        _convert(card, source, path, digest, unfinished)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    trust.pin(source, digest)
+    if not fetched:
+        path.unlink()
+    log.info("%s: pulled from %s into %s", card.name, _place(source), target)
+    return target
+
+
+def _convert(card: ModelCard, source: Source, path: Path, digest: str, folder: Path) -> None:
+    """A published file as a model folder; floating-point numbers stay as wide as they are."""
+    from zoo.folders import write_folder
+    from zoo.loading import build
+    from zoo.published import read_published
+    from zoo.weights import load_into, without_storage
+
+    published = read_published(path, card, source.layout)
+    log.info("%s: %s", card.name, published.report)
+    with without_storage():
+        encoder, decoder = build(card)
+    load_into(encoder, published.encoder, where=str(path))
+    if published.decoder is None:
+        if card.decoder is not None:
+            log.warning("%s: %s holds no decoder, so it cannot reconstruct", card.name, _place(source))
+        decoder = None
+    elif decoder is not None:
+        load_into(decoder, published.decoder, where=str(path))
+    sources = tuple(
+        dataclasses.replace(each, sha256=digest) if each == source else each for each in card.sources
+    )
+    local = dataclasses.replace(card, sources=sources, decoder=card.decoder if decoder is not None else None)
+    widths = {tensor.dtype for tensor in published.encoder.values() if tensor.is_floating_point()}
+    dtype = widths.pop() if len(widths) == 1 else torch.float32
+    write_folder(folder, local, encoder, decoder, card.body, dtype)
+
+
+def _place(source: Source) -> str:
+    """A source as a person would fetch it."""
+    if source.repo:
+        return hub.without_secrets(hub.address(source.repo, source.file or "", source.revision))
+    return source.url or ""
+
+
+def _ways_out(card: ModelCard) -> str:
+    """What a user without the weights can do."""
+    ways = []
+    if card.sources:
+        ways.append(f"fetch {_place(card.sources[0])} where you can, and pass weights=FILE")
+    here = [each for each in registry.list_cards() if each.path and has_weights(each.path.parent)]
+    if near := most_alike(card, here):
+        shared = "the same method" if near.method == card.method else "the nearest there is"
+        ways.append(f"take zoo.load({near.name!r}), which is on this machine ({shared}: {near.method})")
+    if any(source.repo for source in card.sources):
+        ways.append(
+            f"set HF_ENDPOINT to a Hub that this machine reaches (now {hub.without_secrets(hub.endpoint())})"
+        )
+    ways.append('take weights="random", the untrained architecture')
+    return "ways out:\n" + "\n".join(f"  {way}" for way in ways)
