@@ -37,8 +37,8 @@ def stride(module: VisionTransformer) -> int:
 
 def features(module: VisionTransformer, pixels: Tensor) -> Features:
     """Tokens after the final norm; pooled as timm's own head pools them."""
-    normed = module.norm(module.blocks(embed(module, pixels)))
-    return _split(module, normed, grid(module, pixels))
+    sides = grid(module, pixels)  # first, for its error says more than timm's
+    return _split(module, module.norm(module.blocks(embed(module, pixels))), sides)
 
 
 def grid(module: VisionTransformer, pixels: Tensor) -> tuple[int, int]:
