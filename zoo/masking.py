@@ -120,7 +120,7 @@ def _keep_smallest(draws: NDArray[np.uint64], keep: int) -> Bools:
     return hidden
 
 
-def _cells(grid: tuple[int, int]) -> NDArray[np.int64]:
+def cells(grid: tuple[int, int]) -> NDArray[np.int64]:
     """(h/2 * w/2, 4): the row-major indices of the patches of every 2×2 cell."""
     h, w = grid
     index = np.arange(h * w).reshape(h // 2, 2, w // 2, 2)
@@ -129,19 +129,19 @@ def _cells(grid: tuple[int, int]) -> NDArray[np.int64]:
 
 def _uniform(grid: tuple[int, int], seeds: Seeds, count: int) -> Bools:
     """(B, N): in every 2×2 cell the patch with the smallest draw stays visible (US, §3.1 of 2205.10063)."""
-    cells = _cells(grid)
-    draws = splitmix64(seeds, cells.ravel().astype(np.uint64)).reshape(len(seeds), -1, 4)
-    hidden = np.ones((len(seeds), cells.size), dtype=bool)
-    np.put_along_axis(hidden, cells[np.arange(len(cells)), draws.argmin(axis=2)], False, axis=1)
+    members = cells(grid)
+    draws = splitmix64(seeds, members.ravel().astype(np.uint64)).reshape(len(seeds), -1, 4)
+    hidden = np.ones((len(seeds), members.size), dtype=bool)
+    np.put_along_axis(hidden, members[np.arange(len(members)), draws.argmin(axis=2)], False, axis=1)
     return hidden
 
 
 def _grid(grid: tuple[int, int], seeds: Seeds, count: int) -> Bools:
     """(B, N): the same corner of every 2×2 cell stays visible, the corner drawn once per image (GS)."""
     corner = (splitmix64(seeds, 0)[:, 0] % np.uint64(4)).astype(np.int64)
-    cells = _cells(grid)
-    hidden = np.ones((len(seeds), cells.size), dtype=bool)
-    np.put_along_axis(hidden, cells[:, corner].T, False, axis=1)
+    members = cells(grid)
+    hidden = np.ones((len(seeds), members.size), dtype=bool)
+    np.put_along_axis(hidden, members[:, corner].T, False, axis=1)
     return hidden
 
 

@@ -38,6 +38,18 @@ TINY_SWIN: dict[str, Any] = {
     "architecture": "swin_tiny_patch4_window7_224",
     "pooling": "avg",
 }
+UMMAE_SWIN = {"embed_dim": 8, "num_heads": [1, 2, 2, 4], "window_size": 4}
+SMALL_PVT: dict[str, Any] = {
+    "family": "pvt",
+    "architecture": "ssl_zoo_pvt_small",
+    "arguments": {
+        "img_size": 64,
+        "embed_dims": [8, 16, 32, 64],
+        "depths": [2, 1, 1, 2],
+        "num_heads": [1, 2, 2, 4],
+        "mlp_ratios": [2, 2, 2, 2],
+    },
+}
 FOUR_STAGES = ((8, 4), (16, 8), (32, 16), (64, 32))
 CASES = {
     "vit": Case({}, 16, 2, ((48, 16),), has_cls=True),
@@ -59,6 +71,22 @@ CASES = {
     "swin": Case({**TINY_SWIN, "arguments": {**SWIN, "window_size": 4}}, 32, 8, FOUR_STAGES),
     "swin, windows that divide no grid": Case(
         {**TINY_SWIN, "arguments": {**SWIN, "window_size": 3}}, 32, 8, FOUR_STAGES
+    ),
+    "swin, UM-MAE's": Case(
+        {
+            "family": "swin",
+            "architecture": "ssl_zoo_ummae_swin_micro",
+            "pooling": "avg",
+            "arguments": UMMAE_SWIN,
+        },
+        32,
+        8,
+        FOUR_STAGES,
+    ),
+    "pvt": Case({**SMALL_PVT, "pooling": "token"}, 32, 6, FOUR_STAGES, has_cls=True),
+    "pvt, the mean": Case({**SMALL_PVT, "pooling": "avg"}, 32, 6, FOUR_STAGES, has_cls=True),
+    "pvt, UM-MAE's": Case(
+        {**SMALL_PVT, "architecture": "ssl_zoo_ummae_pvt_micro", "pooling": "avg"}, 32, 6, FOUR_STAGES
     ),
 }
 # Square, and neither the size the module was made for nor square.

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 import timm
 from torch import nn
 
-from zoo.architectures import resnet as resnet  # importing a file registers what it holds
+from zoo.architectures import pvt, resnet, ummae_swin  # noqa: F401  importing a file registers what it holds
 from zoo.errors import CardError, Unsupported, did_you_mean
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def create(architecture: str, arguments: dict[str, Any], kind: type[M], called: str) -> M:
+def create(
+    architecture: str, arguments: dict[str, Any], kind: type[M] | tuple[type[M], ...], called: str
+) -> M:
     """An untrained module of timm's, without a classifier and of that kind; called: it, with its article.
 
     CardError for what timm does not know or cannot build, Unsupported for another kind.

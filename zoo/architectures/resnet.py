@@ -8,13 +8,13 @@ max-pool alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from timm.layers import create_conv2d, create_pool2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
+
+from zoo.architectures.registration import register
 
 # Which layers pad as TensorFlow's SAME does: every one with a stride, or the max-pool alone.
 Same = Literal["none", "pool", "all"]
@@ -73,20 +73,11 @@ _CONFIGURATION = {
     "first_conv": "conv1",
     "classifier": "fc",
 }
-default_cfgs = generate_default_cfgs({name: dict(_CONFIGURATION) for name in VARIANTS})
-
-
-def _entry(name: str, depth: int, width: int, same: Same) -> Callable[..., nn.Module]:
-    """The function timm registers under its own name."""
-
-    def build(pretrained: bool = False, **arguments: Any) -> nn.Module:
-        said = {"layers": DEPTHS[depth], "width": width, "same": same, **arguments}
-        module: nn.Module = build_model_with_cfg(WiderResNet, name, pretrained, **said)
-        return module
-
-    build.__name__ = name
-    return build
-
-
-for _name, _variant in VARIANTS.items():
-    register_model(_entry(_name, *_variant))
+register(
+    WiderResNet,
+    {
+        name: {"layers": DEPTHS[depth], "width": width, "same": same}
+        for name, (depth, width, same) in VARIANTS.items()
+    },
+    _CONFIGURATION,
+)

@@ -1,7 +1,8 @@
-"""Swin transformers, on timm's `SwinTransformer`: attention inside windows that shift from block to block.
+"""Swin transformers, timm's and UM-MAE's: attention inside windows that shift from block to block.
 
 Axes: B images, (h, w) the grid of a block (or of the last stage, whose N positions are the patches), D its width,
-W windows of S slots each. A grid that windows do not divide is padded with zeros, which timm lets others attend to.
+W windows of S slots each. A grid that windows do not divide is padded with zeros, which timm's blocks attend to and
+UM-MAE's do not.
 """
 
 from __future__ import annotations
@@ -12,29 +13,33 @@ from typing import Any, NamedTuple
 
 import torch
 from timm.models.swin_transformer import SwinTransformer, window_partition
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.architectures import create
+from zoo.architectures.position_windows import PositionBlock, padded
+from zoo.architectures.ummae_swin import UMMAESwin
 from zoo.errors import Unsupported
 from zoo.features import Features
 from zoo.patches import grid_of, row_major
 
+Swin = SwinTransformer | UMMAESwin
 
-def build(architecture: str, arguments: dict[str, Any], interpolation: str = "timm") -> SwinTransformer:
+
+def build(architecture: str, arguments: dict[str, Any], interpolation: str = "timm") -> Swin:
     """An untrained Swin without a classifier that takes every image size that is a multiple of its stride.
 
     Its positions are relative, so that `interpolation` says nothing. CardError for what timm does not know or cannot
     build, Unsupported for what is no Swin.
     """
-    return create(architecture, {"strict_img_size": False, **arguments}, SwinTransformer, "Swin")
+    return create(architecture, {"strict_img_size": False, **arguments}, (SwinTransformer, UMMAESwin), "a Swin")  # type: ignore[return-value]
 
 
-def stride(module: SwinTransformer) -> int:
+def stride(module: Swin) -> int:
     """Pixels between neighbouring positions of the last stage: 32."""
     return int(module.feature_info[-1]["reduction"])
 
 
-def features(module: SwinTransformer, pixels: Tensor) -> Features:
+def features(module: Swin, pixels: Tensor) -> Features:
     """Positions of the last stage after the final norm; pooled as timm's own head pools them: their mean."""
     grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
     normed = module.forward_features(pixels)  # (B, h, w, D)
@@ -46,16 +51,16 @@ def _sides(positions: Tensor) -> tuple[int, int]:
     return positions.shape[1], positions.shape[2]
 
 
-def depth(module: SwinTransformer) -> int:
+def depth(module: Swin) -> int:
     """Number of blocks, of all stages."""
     return sum(len(stage.blocks) for stage in _stages(module))
 
 
-def _stages(module: SwinTransformer) -> list[Any]:
+def _stages(module: Swin) -> list[Any]:
     return list(module.layers)
 
 
-def intermediates(module: SwinTransformer, pixels: Tensor, layers: Sequence[int]) -> list[Features]:
+def intermediates(module: Swin, pixels: Tensor, layers: Sequence[int]) -> list[Features]:
     """Features after each of the asked blocks on the block's own grid, those of the last stage through the final norm.
 
     Pooled is the mean of the positions.
@@ -65,14 +70,14 @@ def intermediates(module: SwinTransformer, pixels: Tensor, layers: Sequence[int]
     return [Features(x.mean((1, 2)), None, x.flatten(1, 2), _sides(x)) for x in (wanted[i] for i in layers)]
 
 
-def pyramid(module: SwinTransformer, pixels: Tensor) -> list[Tensor]:
+def pyramid(module: Swin, pixels: Tensor) -> list[Tensor]:
     """The outputs of the four stages [(B, C_i, h_i, w_i)], finest first, the last through the final norm."""
     last = list(itertools.accumulate(len(stage.blocks) for stage in _stages(module)))
     after = enumerate(_through(module, _after_each(module, pixels)), start=1)
     return [x.permute(0, 3, 1, 2) for count, x in after if count in last]
 
 
-def _after_each(module: SwinTransformer, pixels: Tensor) -> Iterator[Tensor]:
+def _after_each(module: Swin, pixels: Tensor) -> Iterator[Tensor]:
     """(B, h, w, D) after each block, from the first on."""
     grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
     x = module.patch_embed(pixels)
@@ -83,14 +88,12 @@ def _after_each(module: SwinTransformer, pixels: Tensor) -> Iterator[Tensor]:
             yield x
 
 
-def _through(module: SwinTransformer, states: Iterator[Tensor]) -> Iterator[Tensor]:
+def _through(module: Swin, states: Iterator[Tensor]) -> Iterator[Tensor]:
     """The states, those as wide as the final norm through it."""
     return (module.norm(x) if x.shape[-1] == module.num_features else x for x in states)
 
 
-def attention_rows(
-    module: SwinTransformer, pixels: Tensor, block: int, query: tuple[int, int] | None
-) -> Tensor:
+def attention_rows(module: Swin, pixels: Tensor, block: int, query: tuple[int, int] | None) -> Tensor:
     """Softmax rows (B, heads, h, w) of one query in one block, on that block's grid: 0 outside the query's window.
 
     Only that row is computed, in float32, with the block's relative positions and its shift mask. What the query gives
@@ -117,7 +120,7 @@ def attention_rows(
     return rows.reshape(batch, -1, *sides)
 
 
-def _before(module: SwinTransformer, pixels: Tensor, block: int) -> tuple[Any, Tensor]:
+def _before(module: Swin, pixels: Tensor, block: int) -> tuple[Any, Tensor]:
     """A block, numbered through all stages, and its input (B, h, w, D)."""
     x, index = module.patch_embed(pixels), 0
     for stage in _stages(module):
@@ -141,11 +144,13 @@ class Windows(NamedTuple):
 
 def windows(block: Any, sides: tuple[int, int]) -> Windows:
     """The windows of a block on a grid (h, w), as the block itself shifts, pads and cuts it."""
-    (height, width), (down, across) = sides, block.window_size
+    (height, width), ours = sides, isinstance(block, PositionBlock)
+    window, shift = block.window_and_shift(sides) if ours else (block.window_size, block.shift_size)
     index = torch.arange(height * width, device=block.norm1.weight.device).reshape(1, height, width, 1)
-    shifted = index.roll([-shift for shift in block.shift_size], dims=(1, 2))
-    padded = nn.functional.pad(shifted, (0, 0, 0, -width % across, 0, -height % down), value=-1)
-    slots = window_partition(padded, block.window_size).flatten(1)
-    mask = block.get_attn_mask(padded.float())
-    apart = torch.zeros(len(slots), down * across, down * across, dtype=torch.bool, device=slots.device)
+    shifted = padded(index.roll([-each for each in shift], dims=(1, 2)), window, -1)
+    slots = window_partition(shifted, window).flatten(1)
+    if ours:
+        return Windows(slots, block.apart(sides, device=slots.device), block.relative_bias(window))
+    mask = block.get_attn_mask(shifted.float())
+    apart = torch.zeros(*slots.shape, slots.shape[1], dtype=torch.bool, device=slots.device)
     return Windows(slots, apart if mask is None else mask != 0, block.attn._get_rel_pos_bias()[0])

@@ -1,4 +1,4 @@
-"""Decoders that turn the tokens of visible patches back into pixels."""
+"""MAE's decoder (He et al., 2111.06377): the tokens of visible patches back into pixels."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-
-def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
-    """Fixed 2-D sine-cosine positions (N, D) in MAE's layout: [sin(column) | cos(column) | sin(row) | cos(row)].
-
-    Each quarter holds D/4 frequencies 10000^(-i / (D/4)). The released MAE weights store the column first.
-    """
-    rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
-    quarter = width // 4
-    frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]  # each (N, D/4)
-    return torch.cat([turn(angle) for angle in angles for turn in (torch.sin, torch.cos)], dim=1).float()
+from zoo.positions import sincos_positions
 
 
 class MAEDecoder(nn.Module):
