@@ -73,7 +73,8 @@ def randomise() -> Callable[..., None]:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-                if not tensor.is_floating_point() or "decoder_pos_embed" in name or "inv_freq" in name:
+                fixed = ("decoder_pos_embed", "inv_freq", "rope.", "k_bias")
+                if not tensor.is_floating_point() or any(word in name for word in fixed):
                     continue
                 noise = torch.randn(tensor.shape, generator=generator)
                 if "running_var" in name:

@@ -31,7 +31,9 @@ def build(architecture: str, arguments: dict[str, Any], interpolation: str = "ti
     Its positions are relative, so that `interpolation` says nothing. CardError for what timm does not know or cannot
     build, Unsupported for what is no Swin.
     """
-    return create(architecture, {"strict_img_size": False, **arguments}, (SwinTransformer, UMMAESwin), "a Swin")  # type: ignore[return-value]
+    return create(
+        architecture, {"strict_img_size": False, **arguments}, (SwinTransformer, UMMAESwin), "a Swin"
+    )  # type: ignore[return-value]
 
 
 def stride(module: Swin) -> int:
