@@ -128,7 +128,8 @@ def _channel_fix(shape: tuple[int, ...], channels: int) -> str:
         order = "2, 0, 1" if len(shape) == 3 else "0, 3, 1, 2"
         return f"; its channels are last: pass images.permute({order})"
     if shape[-3] == 1:
-        return f"; for grey images pass images.expand({'' if len(shape) == 3 else '-1, '}{channels}, -1, -1)"
+        expanded = f"images.expand({'' if len(shape) == 3 else '-1, '}{channels}, -1, -1)"
+        return f"; for grey images pass {expanded}, or load the encoder with in_chans=1"
     if shape[-3] > channels:
         return f"; pass the {channels} channels that are meant, such as images[..., :{channels}, :, :]"
     return f"; an encoder of other channels is loaded by zoo.load(name, in_chans={shape[-3]})"

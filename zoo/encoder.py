@@ -211,10 +211,10 @@ class Encoder:
 
     def _decoder(self) -> tuple[DecoderSpec, nn.Module]:
         if self.decoder is None or self.card.decoder is None:
-            raise Unsupported(
-                f"{self.card.name} has no decoder, so it cannot reconstruct; "
-                "zoo.list_models(kind='generative') names models that can"
-            )
+            others = "zoo.list_models(kind='generative') names models that can"
+            if (channels := self.transform.channels) != 3:
+                others = f"decoders predict 3 channels, and this encoder takes {channels}: load it without in_chans"
+            raise Unsupported(f"{self.card.name} has no decoder, so it cannot reconstruct; {others}")
         return self.card.decoder, self.decoder
 
     def _features(self, pixels: Tensor) -> Features:

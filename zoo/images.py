@@ -66,7 +66,7 @@ def read_image(source: ImageSource, *, channels: int = 3) -> Image.Image:
     if channels not in MODES:
         raise ImageError(
             f"pictures are read with 1 or 3 channels, but {channels} are asked for (the encoder's in_chans); "
-            f"pass a (B, {channels}, H, W) tensor instead"
+            f"pass an (H, W, {channels}) uint8 array or a (B, {channels}, H, W) tensor instead"
         )
     name = _name(source)
     try:
@@ -81,6 +81,19 @@ def read_image(source: ImageSource, *, channels: int = 3) -> Image.Image:
     # Pillow's decoders raise nearly any type on damaged data (struct.error, KeyError, SyntaxError, zlib.error, ...).
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def read_layers(source: object, channels: int) -> list[Image.Image]:
+    """An (H, W, C) uint8 array as one 8-bit grey image a channel: a picture of other than 1 or 3 channels.
+
+    Raises ImageError for anything else.
+    """
+    if channels in MODES or not isinstance(source, np.ndarray) or source.shape[2:] != (channels,):
+        raise ImageError(
+            f"{_name(source)}: an encoder of {channels} channels takes (H, W, {channels}) uint8 arrays "
+            f"or (B, {channels}, H, W) tensors"
+        )
+    return [_from_array(np.ascontiguousarray(source[:, :, channel])) for channel in range(channels)]
 
 
 def _name(source: object) -> str:
@@ -168,7 +181,8 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.ndim == 3 and array.shape[2] not in (3, 4) and array.shape[0] in (1, 3, 4):
         raise ImageError(f"{accepted}; this looks like (C, H, W): pass array.transpose(1, 2, 0)")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ImageError(accepted)
+        other = "" if array.ndim != 3 else f"; zoo.load(name, in_chans={array.shape[2]}) takes such arrays"
+        raise ImageError(accepted + other)
     _check_pixels(array.shape[1], array.shape[0])
     return Image.fromarray(array)
 

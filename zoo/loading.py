@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from zoo.cards import ModelCard
+from zoo.channels import adapted_weights, with_channels
 from zoo.decoders import MAEDecoder
 from zoo.encoder import Encoder
 from zoo.errors import CardError, SizeError, Unsupported
@@ -46,7 +47,9 @@ def load(
     Weights that are not on this machine are fetched, checked and converted first: see `zoo.pull`.
     weights: None, a file in any published layout (not hash-checked), or "random" for the seeded untrained baseline.
     device="auto": cuda, then mps, then cpu. dtype=None: float32, whatever the file holds. size: pixels of the
-    evaluation crop, instead of the card's. policy="commercial" refuses weights whose licence forbids commercial use.
+    evaluation crop, instead of the card's. in_chans: where images are not RGB; the first convolution's weights are
+    summed for 1 channel, else repeated cyclically and scaled by 3 / in_chans, with mean and std to match; there is no
+    decoder then. policy="commercial" refuses weights whose licence forbids commercial use.
     Raises UnknownModel, CardError, WeightsError, SizeError or Unsupported.
 
     >>> zoo.load("dino_vitt16_imagenette", device="cpu")
@@ -57,9 +60,10 @@ def load(
     if weights is None:
         found = found.fetched()
     card = found.card
-    if in_chans != 3:
-        raise Unsupported(f"in_chans={in_chans}: {card.name} takes 3 channels; repeat or sum yours to 3")
-    module, decoder = _read(card, found.place) if weights is None else _given(card, weights)
+    if (wanted := with_channels(card, in_chans)) is card:
+        module, decoder = _read(card, found.place) if weights is None else _given(card, weights)
+    else:
+        card, module, decoder = *_adapted(card, wanted, found.place, weights), None
     if weights != "random":
         _tell_licence(card)
     if size is not None:
@@ -129,6 +133,23 @@ def _given(card: ModelCard, weights: str | Path) -> tuple[nn.Module, nn.Module |
         return module, None
     load_into(decoder, published.decoder, where=str(weights))
     return module, decoder
+
+
+def _adapted(
+    card: ModelCard, wanted: ModelCard, place: Path, weights: str | Path | None
+) -> tuple[ModelCard, nn.Module]:
+    """The encoder of `card`, of RGB images, for those of `wanted`; and that card, with its count of parameters."""
+    if weights == "random":
+        module, _ = _given(wanted, weights)
+    else:
+        card = dataclasses.replace(card, decoder=None)
+        rgb, _ = _read(card, place) if weights is None else _given(card, weights)
+        with without_storage():
+            module, _ = build(wanted)
+        channels = len(wanted.transform.mean)
+        load_into(module, adapted_weights(rgb, channels), where=f"{card.name} for {channels} channels")
+    count = sum(parameter.numel() for parameter in module.parameters())
+    return dataclasses.replace(wanted, parameters=count), module
 
 
 def _check_policy(card: ModelCard, policy: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.errors import CardError, ImageError, SizeError, did_you_mean
-from zoo.images import MAX_PIXELS, ImageSource, read_image
+from zoo.images import MAX_PIXELS, MODES, ImageSource, read_image, read_layers
 
 Size = int | tuple[int, int]  # pixels of the short side, or (h, w)
 
@@ -66,8 +66,7 @@ class Transform:
 
     def __call__(self, image: ImageSource) -> Tensor:
         """(C, size, size) float32, normalised: the centre crop of `image` at the native size."""
-        picture = read_image(image, channels=self.channels)
-        return self.normalise(unit_pixels(self._crop(picture, self.size, self.size)))
+        return self._fitted(image, lambda picture: self._crop(picture, self.size, self.size))
 
     def pixels(self, image: ImageSource, stride: int, fit: str = "crop", size: Size | None = None) -> Tensor:
         """(C, H, W) float32, normalised, H and W multiples of `stride`; size=None is the native size.
@@ -79,15 +78,24 @@ class Transform:
         """
         check_fit(fit)
         sides = sides_of(self.size if size is None else size, stride)
-        picture = read_image(image, channels=self.channels)
         height, width = sides if len(sides) == 2 else sides * 2
-        if fit == "crop":
-            fitted = self._crop(picture, height, width)
-        elif len(sides) == 2:
-            fitted = self._resize(picture, height, width)
+
+        def fitted(picture: Image.Image) -> Image.Image:
+            if fit == "crop":
+                return self._crop(picture, height, width)
+            if len(sides) == 2:
+                return self._resize(picture, height, width)
+            return self._resize(picture, *_whole(picture.height, picture.width, sides[0], stride))
+
+        return self._fitted(image, fitted)
+
+    def _fitted(self, image: ImageSource, fit: Callable[[Image.Image], Image.Image]) -> Tensor:
+        """(C, H, W) float32, normalised: `image` through `fit`, channel by channel where Pillow has no such mode."""
+        if self.channels in MODES:
+            unit = unit_pixels(fit(read_image(image, channels=self.channels)))
         else:
-            fitted = self._resize(picture, *_whole(picture.height, picture.width, sides[0], stride))
-        return self.normalise(unit_pixels(fitted))
+            unit = torch.cat([unit_pixels(fit(layer)) for layer in read_layers(image, self.channels)])
+        return self.normalise(unit)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., C, H, W) float in [0, 1] -> normalised by mean and std."""

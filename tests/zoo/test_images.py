@@ -268,7 +268,7 @@ def test_one_channel(tmp_path: Path) -> None:
     assert image.mode == "L"
     grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
     np.testing.assert_array_equal(np.asarray(read_image(grey, channels=1)), grey)
-    with pytest.raises(ImageError, match=r"pass a \(B, 4, H, W\) tensor"):
+    with pytest.raises(ImageError, match=r"or a \(B, 4, H, W\) tensor"):
         read_image(picture(), channels=4)
 
 

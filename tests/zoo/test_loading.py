@@ -225,8 +225,8 @@ def test_settings_that_do_not_exist(folder: Path) -> None:
     assert load(folder, policy="commercial", device="cpu").card.commercial
     with pytest.raises(Unsupported, match="policy='free' does not exist; there are 'any' and 'commercial'"):
         load(folder, policy="free")  # type: ignore[arg-type]
-    with pytest.raises(Unsupported, match="in_chans=1"):
-        load(folder, in_chans=1)
+    with pytest.raises(Unsupported, match="in_chans=0"):
+        load(folder, in_chans=0)
 
 
 # Building
