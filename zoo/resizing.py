@@ -2,9 +2,9 @@
 
 The rules, by the names of a card's `interpolation`:
   timm      antialiased bicubic, to the size; DINOv2's own with registers
-  dino      bicubic by a factor with 0.1 added to the grid's sides (DINO, iBOT, MSN)
+  dino      bicubic by a factor with 0.1 added to the grid's sides (DINO, iBOT)
   dinov2    the same; DINOv2's own without registers
-  bicubic   bicubic, to the size (MAE, MoCo v3, DeiT)
+  bicubic   bicubic, to the size (MAE, MSN, DeiT)
   beit      likewise; relative positions by a cubic spline where timm's are piecewise linear (BEiT, SimMIM, data2vec)
 """
 
