@@ -31,7 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "eva": {"architecture": "vit_small_patch16_dinov3_qkvb", "arguments": SMALL},
     "xcit": {"architecture": "xcit_nano_12_p16_224", "arguments": SMALL},
     "resnet": {
-        "architecture": "ssl_zoo_resnet50x2_same",
+        "architecture": "ssl_zoo_resnet50_same",
         "arguments": {"layers": [1, 1, 1, 1]},
         "pooling": "avg",
     },

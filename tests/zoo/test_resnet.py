@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,15 @@ from timm.models.resnet import ResNet
 from torch import Tensor
 
 from zoo.architectures.resnet import VARIANTS
+from zoo.cards import ModelCard
 from zoo.errors import CardError, SizeError, Unsupported
-from zoo.families import resnet
+from zoo.families import family, resnet
+from zoo.loading import build
+from zoo.published import read_published
+from zoo.weights import load_into
 
 Draw = Callable[..., None]
+Note = Callable[[str, str, float], None]
 SHORT = {"layers": [1, 2, 1, 1]}
 SIZES = [(64, 64), (64, 96)]
 
@@ -135,11 +141,28 @@ def twin(tensors: dict[str, Tensor], x: Tensor, everywhere: bool) -> Tensor:
     ("architecture", "everywhere"), [("ssl_zoo_resnet50_same", True), ("ssl_zoo_resnet50_samepool", False)]
 )
 def test_same_padding_equals_its_twin(
-    architecture: str, everywhere: bool, size: tuple[int, int], randomise: Draw
+    architecture: str,
+    everywhere: bool,
+    size: tuple[int, int],
+    tmp_path: Path,
+    randomise: Draw,
+    card_of: Callable[..., ModelCard],
+    parity: Note,
 ) -> None:
+    """As chigur/byol-convert and tonylins/simclr-converter write them, and read back."""
     module, x = short(architecture, randomise), pixels(*size)
     expected = twin(module.state_dict(), x, everywhere)
-    torch.testing.assert_close(resnet.features(module, x).as_map(), expected, atol=1e-5, rtol=1e-5)
+    layout = "byol_jax" if everywhere else "simclr_tf"
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "converted.pth")
+    card = card_of("resnet", architecture, arguments=SHORT, pooling="avg")
+    published = read_published(tmp_path / "converted.pth", card, layout)
+    again, _ = build(card)
+    load_into(again.eval(), published.encoder, where="file")
+    found = family("resnet").features(again, x).as_map()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    parity(
+        layout, f"the formula with SAME padding, {size[0]}×{size[1]}", float((found - expected).abs().max())
+    )
     plain = short("resnet50", randomise)
     plain.load_state_dict(module.state_dict())
     apart = (resnet.features(plain, x).as_map() - expected).abs().max()
