@@ -75,7 +75,8 @@ class Hub:
         )  # sha256 of what is sent with one byte flipped, or names of authors' files
         self.cuts: list[int] = []  # bytes after which the next answers of files break off
         self.expired: set[str] = set()  # names of authors' files whose link is dead
-        self.token: str | None = None  # what private and gated repos ask for
+        self.token: str | None = None  # what private and gated repos, and all uploads, ask for
+        self.stall_at: int | None = None  # bytes of an author's file after which nothing comes any more
         self.connections: list[socket.socket] = []
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
@@ -170,30 +171,36 @@ class Handler(BaseHTTPRequestHandler):
                 return self.send(416, Content_Range=f"bytes */{len(data)}")
             headers["Content_Range"] = f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}"
             data, status = data[start : end + 1], 206
-        if self.command == "HEAD" or not self.hub.cuts:
+        stall, self.hub.stall_at = self.hub.stall_at, None
+        if self.command == "HEAD" or (stall is None and not self.hub.cuts):
             return self.send(status, data, **headers)
-        cut = self.hub.cuts.pop(0)
+        cut = self.hub.cuts.pop(0) if stall is None else stall
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(data[:cut])
         self.wfile.flush()
+        if stall is not None:
+            self.rfile.read(1)  # until the client is gone
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def allowed(self) -> bool:
+        return self.hub.token is not None and self.headers.get("Authorization") == f"Bearer {self.hub.token}"
 
     def repo(self, kind: str, name: str) -> Repo | None:
         """The repo, or None where it was refused."""
         repo = self.hub.repos.get(f"{kind}/{name}")
-        allowed = self.hub.token and self.headers.get("Authorization") == f"Bearer {self.hub.token}"
-        if repo is None or (repo.private and not allowed):
+        if repo is None or (repo.private and not self.allowed):
             self.fail(401, "RepoNotFound", "Repository not found")
             return None
         return repo
 
     def granted(self, repo: Repo) -> bool:
-        allowed = self.hub.token and self.headers.get("Authorization") == f"Bearer {self.hub.token}"
-        if repo.gated and not allowed:
+        if repo.gated and not self.allowed:
             self.fail(403, "GatedRepo", f"Access to model {repo.id} is restricted")
             return False
         return True
@@ -203,11 +210,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def create(self: Handler) -> None:
+    if not self.allowed:
+        return self.fail(401, "", "Invalid username or password.")
     asked = json.loads(self.content)
     name = f"{asked.get('organization') or 'local'}/{asked['name']}"
     key = f"{asked.get('type') or 'model'}s/{name}"
     if new := key not in self.hub.repos:
-        self.hub.repos[key] = Repo(name, private=bool(asked.get("private")))
+        self.hub.repos[key] = Repo(
+            name, private=bool(asked.get("private")) or asked.get("visibility") == "private"
+        )
         self.hub.repos[key].commit({".gitattributes": b""})
     self.send(
         200 if new else 409, {"url": f"{self.hub.url}/{name}", "error": "You already created this repo"}

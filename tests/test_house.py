@@ -57,8 +57,10 @@ def test_public_surface_is_frozen() -> None:
         "list_models",
         "load",
         "pull",
+        "push",
         "read_features",
         "register",
+        "verify",
     ]
     assert all(getattr(zoo, name) is not None for name in zoo.__all__)
 

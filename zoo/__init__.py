@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from zoo.features import Features as Features
     from zoo.loading import load as load
     from zoo.pulling import pull as pull
+    from zoo.pushing import push as push
     from zoo.reconstruction import Reconstruction as Reconstruction
     from zoo.registry import card as card
     from zoo.registry import list_models as list_models
     from zoo.registry import register as register
+    from zoo.verifying import verify as verify
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,8 @@ _PUBLIC = {
     "read_features": "zoo.extract",
     "load": "zoo.loading",
     "pull": "zoo.pulling",
+    "push": "zoo.pushing",
+    "verify": "zoo.verifying",
     "card": "zoo.registry",
     "list_models": "zoo.registry",
     "register": "zoo.registry",

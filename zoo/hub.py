@@ -10,15 +10,16 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
 from zoo.errors import DataError, HubError, Unreachable
-from zoo.progress import transfer
+from zoo.progress import Bar
 
 OFFLINE = "HF_HUB_OFFLINE is set"
 HUGGING_FACE = "https://huggingface.co"
@@ -116,7 +117,7 @@ def fetch(repo: str, file: str, revision: str | None = None) -> Fetched:
                 )
             # By its name, so that the cache knows what a branch was when nobody can be asked.
             path = huggingface_hub.hf_hub_download(
-                repo, file, revision=revision, endpoint=endpoint(), tqdm_class=_Bar
+                repo, file, revision=revision, endpoint=endpoint(), tqdm_class=Bar
             )
     except Unreachable:
         if (kept := cached(repo, file, revision)) is None:
@@ -167,6 +168,37 @@ def forget(fetched: Fetched) -> None:
     """Remove a damaged file from the client's cache, so that it is fetched anew."""
     fetched.path.resolve().unlink(missing_ok=True)
     fetched.path.unlink(missing_ok=True)
+
+
+# What a user of the Hub has, and gives
+
+
+def front_matter(user: str, tag: str) -> list[tuple[str, dict[str, Any]]]:
+    """The repos of a user's that carry a tag, each with its card's front matter. Raises HubError or Unreachable."""
+    with _told(user):
+        found = list(_api().list_models(author=user, filter=tag, full=True, cardData=True))
+    return [(each.id, each.card_data.to_dict() if each.card_data else {}) for each in found]
+
+
+def upload(
+    repo: str, files: Mapping[str, Path | bytes], says: str, *, private: bool, only: Iterable[str] = ()
+) -> str:
+    """Put files into a model repo by one commit, making the repo where there is none; its address.
+
+    only: files that the repo must not keep from before where `files` lacks them. Raises HubError or Unreachable.
+    """
+    import huggingface_hub
+
+    with _told(repo), _bars_on_terminals_only():
+        api = _api()
+        api.create_repo(repo, private=private, exist_ok=True)
+        stale = [file for file in only if file not in files and file in repo_files(repo).files]
+        changes = [
+            *(huggingface_hub.CommitOperationAdd(path, content) for path, content in files.items()),
+            *(huggingface_hub.CommitOperationDelete(path) for path in stale),
+        ]
+        api.create_commit(repo, changes, commit_message=says)
+    return without_secrets(f"{endpoint()}/{repo}")
 
 
 # Data sets
@@ -229,7 +261,7 @@ class _Remote(io.RawIOBase):
         super().close()
 
 
-# The client, its bar and its errors
+# The client and its errors
 
 
 def _api() -> Any:
@@ -238,35 +270,23 @@ def _api() -> Any:
     return huggingface_hub.HfApi(endpoint=endpoint(), library_name="ssl-zoo")
 
 
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Keep the bars that the client draws for uploads out of files and pipes."""
+    from huggingface_hub import utils
+
+    quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
+    if quiet:
+        utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            utils.enable_progress_bars()
+
+
 def _digest(etag: str | None) -> str | None:
     return etag if etag and _SHA256.fullmatch(etag) else None
-
-
-class _Bar:
-    """The zoo's progress in the shape that the client wants of tqdm."""
-
-    def __init__(self, *, desc: str = "", total: float | None = None, initial: float = 0, **_: Any) -> None:
-        self.total, self.n = total, initial
-        self._stack = ExitStack()
-        self._advance = self._stack.enter_context(transfer(desc, int(total) if total else None, int(initial)))
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def update(self, count: float | None = 1) -> None:
-        self.n += count or 0
-        self._advance(count or 0)
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def ignored(self, *_: Any, **__: Any) -> None:
-        """What the client tells of speeds and compressed bytes: the bar computes its own."""
-
-    update_transfer = set_postfix_str = set_transfer_postfix_str = refresh = ignored
 
 
 @contextmanager
@@ -299,11 +319,17 @@ def _told(
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         refused = HubError if status < 500 and status not in (408, 429) else Unreachable
-        raise refused(without_secrets(f"{page} answers {status}: {_said(error)}")) from None
+        hint = "; `hf auth login`, or set HF_TOKEN to one that may do this" if status in (401, 403) else ""
+        raise refused(without_secrets(f"{page} answers {status}: {_said(error)}{hint}")) from None
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx's, of whichever version the client has
         raise Unreachable(_unreached(error)) from None
     except (ConnectionError, TimeoutError) as error:
         raise Unreachable(_unreached(error)) from None
+    except RuntimeError as error:  # how the client tells that one of several uploads failed
+        lost = isinstance(error.__cause__, errors.HTTPError) and not isinstance(
+            error.__cause__, errors.HfHubHTTPError
+        )
+        raise (Unreachable if lost else HubError)(_unreached(error.__cause__ or error)) from None
     except (OSError, ValueError) as error:
         raise HubError(without_secrets(str(error))) from None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -40,3 +40,30 @@ def transfer(what: str, total: int | None = None, done: int = 0) -> Iterator[Cal
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+class Bar:
+    """`transfer` in the shape of tqdm, as far as a library that brings a bar of its own may ask for it."""
+
+    def __init__(self, *, desc: str = "", total: float | None = None, initial: float = 0, **_: Any) -> None:
+        self.total, self.n = total, initial
+        self._stack = ExitStack()
+        self._advance = self._stack.enter_context(transfer(desc, int(total) if total else None, int(initial)))
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, count: float | None = 1) -> None:
+        self.n += count or 0
+        self._advance(count or 0)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def ignored(self, *_: Any, **__: Any) -> None:
+        """What it is told of speeds and compressed bytes: the bar computes its own."""
+
+    update_transfer = set_postfix_str = set_transfer_postfix_str = refresh = ignored

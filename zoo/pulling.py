@@ -1,10 +1,9 @@
-"""Models that are elsewhere: the weights a card points at, and the folders in other people's repos on the Hub."""
+"""Models that are elsewhere: the weights a card points at, from the first source that gives them."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,30 +11,28 @@ from pathlib import Path
 import torch
 
 from zoo import hub, registry, trust
-from zoo.cards import README, ModelCard, Source, read_card
+from zoo.cards import ModelCard, Source, read_card
 from zoo.downloads import download
-from zoo.errors import CardError, HubError, UnknownModel, Unreachable, Unsupported, WeightsError, ZooError
+from zoo.errors import HubError, UnknownModel, Unreachable, Unsupported, WeightsError, ZooError
 from zoo.files import locked
-from zoo.registry import WEIGHTS, has_weights, home, most_alike
+from zoo.registry import has_weights, home, most_alike
+from zoo.repos import Repo, find_repo, is_name
 
 log = logging.getLogger(__name__)
-
-_REPO = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model by its card, and where it lies: a folder, a NAME.md file, or `commit` of a stranger's repo."""
+    """A model by its card, and where it lies: a folder, a NAME.md file, or somebody's repo."""
 
     card: ModelCard
     place: Path
-    repo: str | None = None
-    commit: str | None = None
+    repo: Repo | None = None
 
     def fetched(self) -> Found:
         """The model as a folder with its weights, which are fetched where they are not here yet."""
         if self.repo is not None:
-            _fetch_parts(self)
+            self.repo.fetch()
         elif not has_weights(self.place):
             folder = _pull(self.card)
             return Found(read_card(folder), folder)  # its card knows the converted files
@@ -58,54 +55,14 @@ def find(name: str | Path) -> Found:
     try:
         place = registry.find(name)
     except UnknownModel as unknown:
-        match = _REPO.fullmatch(str(name))
-        if match is None or Path(name).exists():
+        if not is_name(str(name)):
             raise
-        return _find_repo(match["repo"], match["revision"], unknown)
+        try:
+            repo = find_repo(str(name))
+        except UnknownModel as error:
+            raise UnknownModel(f"{unknown}; and as a repo: {error}") from None
+        return Found(repo.card, repo.folder, repo)
     return Found(read_card(place), place)
-
-
-# Other people's repos
-
-
-def _find_repo(repo: str, revision: str | None, unknown: UnknownModel) -> Found:
-    """A stranger's card, at the commit that `revision` is now."""
-    try:
-        fetched = hub.fetch(repo, README, revision)
-    except HubError as error:
-        raise UnknownModel(f"{unknown}; and as a repo: {error}") from None
-    try:
-        card = read_card(fetched.path)
-    except CardError as error:
-        raise CardError(f"{repo} is no folder of the zoo's: {_without_path(error, fetched.path)}") from None
-    name = f"{repo}@{revision}" if revision else repo
-    return Found(dataclasses.replace(card, name=name), fetched.path.parent, repo, fetched.commit)
-
-
-def _without_path(error: CardError, path: Path) -> str:
-    return str(error).replace(str(path), README)
-
-
-def _fetch_parts(found: Found) -> None:
-    """The weights and config.json beside a stranger's card, each checked; nothing of it is executed."""
-    assert found.repo is not None
-    files = ["config.json", *WEIGHTS[: 2 if found.card.decoder else 1]]
-    for file in files:
-        try:
-            fetched = hub.fetch(found.repo, file, found.commit)
-        except HubError as error:
-            raise WeightsError(f"{found.card.name} cannot be fetched whole: {error}") from None
-        digest = found.card.sha256.get(file) or fetched.sha256
-        if digest is None:
-            continue
-        try:
-            trust.verify_once(fetched.path, digest)
-        except WeightsError:
-            hub.forget(fetched)
-            raise
-
-
-# Weights that a card points at
 
 
 def _pull(card: ModelCard) -> Path:

@@ -130,7 +130,7 @@ def register(folder: str | Path, name: str) -> Path:
         )
     temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
     try:
-        for file, path in _files(source).items():
+        for file, path in model_files(source).items():
             (temporary / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, temporary / file)
         temporary.rename(target)
@@ -206,7 +206,7 @@ def _check_model(folder: Path) -> None:
         verify(folder / file, digest)
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def model_files(folder: Path) -> dict[str, Path]:
     """The files that make a folder a model, by their path inside it."""
     parts = [part for pattern in PARTS for part in folder.glob(pattern)]
     files = [
@@ -217,5 +217,5 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _same(one: Path, other: Path) -> bool:
     """Whether two model folders hold the same bytes."""
-    mine, theirs = _files(one), _files(other)
+    mine, theirs = model_files(one), model_files(other)
     return mine.keys() == theirs.keys() and all(filecmp.cmp(mine[f], theirs[f], shallow=False) for f in mine)
