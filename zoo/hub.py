@@ -273,8 +273,9 @@ def _api() -> Any:
 @contextmanager
 def _bars_on_terminals_only() -> Iterator[None]:
     """Keep the bars that the client draws for uploads out of files and pipes."""
-    from huggingface_hub import utils
+    from huggingface_hub import utils as _utils
 
+    utils: Any = _utils  # which re-exports without saying so
     quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
     if quiet:
         utils.disable_progress_bars()
@@ -326,10 +327,7 @@ def _told(
     except (ConnectionError, TimeoutError) as error:
         raise Unreachable(_unreached(error)) from None
     except RuntimeError as error:  # how the client tells that one of several uploads failed
-        lost = isinstance(error.__cause__, errors.HTTPError) and not isinstance(
-            error.__cause__, errors.HfHubHTTPError
-        )
-        raise (Unreachable if lost else HubError)(_unreached(error.__cause__ or error)) from None
+        raise HubError(without_secrets(f"{error} ({error.__cause__})")) from None
     except (OSError, ValueError) as error:
         raise HubError(without_secrets(str(error))) from None
 
