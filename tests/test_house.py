@@ -65,6 +65,12 @@ def test_public_surface_is_frozen() -> None:
     assert all(getattr(zoo, name) is not None for name in zoo.__all__)
 
 
+def test_no_public_name_is_hidden_by_a_module(tmp_path: Path) -> None:
+    """Importing `zoo.x` binds the name x in `zoo`: a verb of that name would become a module at its second use."""
+    code = "import zoo; print(*{type(getattr(zoo, name)).__name__ for name in zoo.__all__ for _ in range(2)})"
+    assert "module" not in python(code, cwd=tmp_path, PYTHONPATH=str(ROOT)).split()
+
+
 def test_import_zoo_loads_nothing_heavy(tmp_path: Path) -> None:
     heavy = {"torch", "torchvision", "timm", "numpy", "PIL", "pyarrow", "huggingface_hub", "rich", "tyro"}
     loaded = python("import sys, zoo; print(*sys.modules)", cwd=tmp_path, PYTHONPATH=str(ROOT))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from zoo.cards import ModelCard as ModelCard
     from zoo.encoder import Encoder as Encoder
     from zoo.errors import ZooError as ZooError
-    from zoo.extract import extract as extract
-    from zoo.extract import read_features as read_features
+    from zoo.extraction import extract as extract
+    from zoo.extraction import read_features as read_features
     from zoo.features import Features as Features
     from zoo.loading import load as load
     from zoo.pulling import pull as pull
@@ -43,8 +43,8 @@ _PUBLIC = {
     "Features": "zoo.features",
     "Reconstruction": "zoo.reconstruction",
     "ZooError": "zoo.errors",
-    "extract": "zoo.extract",
-    "read_features": "zoo.extract",
+    "extract": "zoo.extraction",
+    "read_features": "zoo.extraction",
     "load": "zoo.loading",
     "pull": "zoo.pulling",
     "push": "zoo.pushing",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,9 +38,17 @@ class RowGroups:
         sizes = [size for table in tables for size in table.group_sizes]
         self._starts = list(accumulate(sizes, initial=0))[:-1]
         self._recent: tuple[tuple[int, Any], ...] = ()
+        self._decoding = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_recent": ()}
+        return {name: value for name, value in self.__dict__.items() if name != "_decoding"} | {"_recent": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _decoding=threading.Lock())
+
+    def stamps(self) -> list[str]:
+        """SHA-256 of each file's size, beginning and end: its footer tells where every column chunk lies."""
+        return [_stamp(path) for path in dict.fromkeys(path for path, _, _ in self._places)]
 
     def read(self, row: int) -> bytes:
         """Encoded bytes of the image in `row`. Raises ImageError (none there), DataError (damaged file)."""
@@ -50,10 +61,17 @@ class RowGroups:
         return bytes(data)
 
     def _decoded(self, group: int) -> Any:
-        """The group's column of bytes. One assignment changes the cache, so that threads may share it."""
+        """The group's column of bytes. Of several threads that want a new group, one decodes it and the others wait."""
         for number, column in self._recent:
             if number == group:
                 return column
+        with self._decoding:
+            for number, column in self._recent:
+                if number == group:
+                    return column
+            return self._decode(group)
+
+    def _decode(self, group: int) -> Any:
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
@@ -70,6 +88,20 @@ class RowGroups:
         column = pc.struct_field(table.column(0), "bytes")
         self._recent = ((group, column), *self._recent[:1])
         return column
+
+
+def _stamp(path: Path, ends: int = 1 << 16) -> str:
+    """SHA-256 of a file's size and the `ends` bytes at either end. Raises DataError where it is gone."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest = hashlib.sha256(str(size).encode())
+            for start in (0, max(0, size - ends)):
+                file.seek(start)
+                digest.update(file.read(ends))
+    except OSError as error:
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 def has_images(path: Path) -> bool:

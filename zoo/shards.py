@@ -1,6 +1,7 @@
 """Features on disk: a folder of part-00000.parquet … that pandas and pyarrow read as one table.
 
-A part holds the columns `path`, `label` and one fixed-size list of float32 per output; its metadata says what made it.
+A part holds the columns `path`, `label` and one fixed-size list of float32 or float16 per output; its metadata
+says what made it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from zoo.files import atomic_write
 # (paths, labels, output -> (N, …) array)
 Table: TypeAlias = tuple[list[str], NDArray[np.int64] | None, dict[str, NDArray[np.float32]]]
 
+DTYPES = ("float32", "float16")  # of the lists in a part
+
 _KEY = b"ssl-zoo"
+_GROUP_BYTES = 16 << 20  # of features in a row group, so that readers need not hold more
 # The leading underscore hides it from readers that take a folder for one table.
 _SKIPPED = "_skipped.jsonl"
 # What must agree before a part is taken over from an earlier call, and how to call it in a message.
@@ -29,6 +33,7 @@ _COMPARED = {
     "weights": "weights by their hash",
     "transform": "transform",
     "shapes": "outputs",
+    "dtype": "dtype",
     "of": "number of parts",
     "images": "images or labels by their hash",
 }
@@ -58,23 +63,41 @@ def write_part(path: Path, facts: Mapping[str, Any], batches: Iterable[Rows]) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    widths = {name: int(np.prod(shape)) for name, shape in facts["shapes"].items()}
+    stored = pa.float16() if facts["dtype"] == "float16" else pa.float32()
     columns = {"path": pa.string(), "label": pa.int64()}
-    schema = pa.schema(columns | {name: pa.list_(pa.float32(), width) for name, width in widths.items()})
+    lists = {name: pa.list_(stored, int(np.prod(shape))) for name, shape in facts["shapes"].items()}
+    schema = pa.schema(columns | lists)
     skipped: list[dict[str, str]] = []
+    waiting: list[Rows] = []
     with atomic_write(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
         for rows in batches:
             skipped += rows.skipped
-            if not rows.paths:
-                continue
-            labels = rows.labels if rows.labels is not None else [None] * len(rows.paths)
-            lists = [
-                pa.FixedSizeListArray.from_arrays(pa.array(rows.arrays[name].reshape(-1)), width)
-                for name, width in widths.items()
-            ]
-            arrays = [pa.array(rows.paths, pa.string()), pa.array(labels, pa.int64()), *lists]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            waiting += [rows] if rows.paths else []
+            if sum(array.nbytes for each in waiting for array in each.arrays.values()) >= _GROUP_BYTES:
+                writer.write_table(_table(waiting, schema))
+                waiting = []
+        if waiting:
+            writer.write_table(_table(waiting, schema))
         writer.add_key_value_metadata({_KEY: json.dumps({**facts, "skipped": skipped}).encode()})
+
+
+def _table(batches: Sequence[Rows], schema: Any) -> Any:
+    """Some batches as one Arrow table. Raises DataError where a feature is too large for the schema's dtype."""
+    import pyarrow as pa
+
+    paths = [path for rows in batches for path in rows.paths]
+    unlabelled: list[int | None] = [None]
+    labels = [label for rows in batches for label in rows.labels or unlabelled * len(rows.paths)]
+    columns = [pa.array(paths, pa.string()), pa.array(labels, pa.int64())]
+    for field in list(schema)[len(columns) :]:
+        values = np.concatenate([rows.arrays[field.name] for rows in batches]).reshape(-1)
+        if field.type.value_type == pa.float16():
+            largest = float(np.abs(values).max())
+            if largest > float(np.finfo(np.float16).max):
+                raise DataError(f"{field.name} reaches {largest:.3g}, too large for float16; keep float32")
+            values = values.astype(np.float16)
+        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values), field.type.list_size))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -106,7 +129,7 @@ def _check_alike(path: Path, facts: Mapping[str, Any], keys: Sequence[str]) -> N
         if found.get(key) != facts[key]:
             raise DataError(
                 f"{str(path)!r} is from another extraction: other {_COMPARED[key]} ({found.get(key)}, now "
-                f"{facts[key]}); give another folder, or resume=False to write this one anew"
+                f"{facts[key]}); give another folder, or resume=False (`zoo embed --anew`) to write this one anew"
             )
 
 
@@ -130,7 +153,7 @@ def write_skipped(folder: Path, skipped: Sequence[Mapping[str, str]]) -> None:
 def read_features(path: str | Path) -> Table:
     """Paths, labels (None where unlabelled) and arrays of a folder that `extract` wrote, or of one of its parts.
 
-    pooled, cls: (N, D), patches: (N, h*w, D), float32.
+    pooled, cls: (N, D), patches: (N, h*w, D), float32 whatever the parts hold.
     Raises DataError where there are no features, or an extraction is unfinished.
 
     >>> paths, labels, arrays = zoo.read_features("features/")

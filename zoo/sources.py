@@ -55,6 +55,10 @@ class Source(ABC):
     def read(self, i: int) -> bytes:
         """Encoded bytes of image i. Raises ImageError where they are gone or missing."""
 
+    @abstractmethod
+    def stamp(self, indices: Sequence[int]) -> object:
+        """What tells the contents of these images from others of the same ids, without reading them all."""
+
     def subset(self, indices: Sequence[int]) -> Self:
         """The images at `indices`, in that order."""
         labels = None if self.labels is None else [self.labels[i] for i in indices]
@@ -79,6 +83,11 @@ class FolderSource(Source):
         except OSError as error:
             raise ImageError(f"cannot read image {str(path)!r}: {error.strerror}") from error
 
+    def stamp(self, indices: Sequence[int]) -> list[int | None]:
+        """The files' sizes; None where one is gone."""
+        paths = [self.root / self.ids[i] for i in indices]
+        return [path.stat().st_size if path.exists() else None for path in paths]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ParquetSource(Source):
@@ -89,6 +98,10 @@ class ParquetSource(Source):
 
     def read(self, i: int) -> bytes:
         return self.groups.read(self.rows[i])
+
+    def stamp(self, indices: Sequence[int]) -> tuple[list[str], list[int]]:
+        """The files, by their first and last bytes, and the rows in them."""
+        return self.groups.stamps(), [self.rows[i] for i in indices]
 
     def subset(self, indices: Sequence[int]) -> Self:
         return dataclasses.replace(super().subset(indices), rows=[self.rows[i] for i in indices])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -66,7 +67,15 @@ class Transform:
 
     def __call__(self, image: ImageSource) -> Tensor:
         """(C, size, size) float32, normalised: the centre crop of `image` at the native size."""
+        return self.of_levels(self.levels(image))
+
+    def levels(self, image: ImageSource) -> NDArray[np.uint8]:
+        """(size, size, C) uint8: what `__call__` normalises, to be moved at a quarter of the bytes."""
         return self._fitted(image, lambda picture: self._crop(picture, self.size, self.size))
+
+    def of_levels(self, levels: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
+        """(..., H, W, C) uint8 -> (..., C, H, W) float32, normalised, on `device`."""
+        return self.normalise(_unit(torch.from_numpy(levels).to(device)))
 
     def pixels(self, image: ImageSource, stride: int, fit: str = "crop", size: Size | None = None) -> Tensor:
         """(C, H, W) float32, normalised, H and W multiples of `stride`; size=None is the native size.
@@ -87,15 +96,13 @@ class Transform:
                 return self._resize(picture, height, width)
             return self._resize(picture, *_whole(picture.height, picture.width, sides[0], stride))
 
-        return self._fitted(image, fitted)
+        return self.of_levels(self._fitted(image, fitted))
 
-    def _fitted(self, image: ImageSource, fit: Callable[[Image.Image], Image.Image]) -> Tensor:
-        """(C, H, W) float32, normalised: `image` through `fit`, channel by channel where Pillow has no such mode."""
+    def _fitted(self, image: ImageSource, fit: Callable[[Image.Image], Image.Image]) -> NDArray[np.uint8]:
+        """(H, W, C) uint8: `image` through `fit`, channel by channel where Pillow has no such mode."""
         if self.channels in MODES:
-            unit = unit_pixels(fit(read_image(image, channels=self.channels)))
-        else:
-            unit = torch.cat([unit_pixels(fit(layer)) for layer in read_layers(image, self.channels)])
-        return self.normalise(unit)
+            return _levels(fit(read_image(image, channels=self.channels)))
+        return np.concatenate([_levels(fit(layer)) for layer in read_layers(image, self.channels)], axis=2)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., C, H, W) float in [0, 1] -> normalised by mean and std."""
@@ -130,9 +137,18 @@ class Transform:
 
 def unit_pixels(picture: Image.Image) -> Tensor:
     """L or RGB image -> (C, H, W) float32 in [0, 1]."""
+    return _unit(torch.from_numpy(_levels(picture)))
+
+
+def _levels(picture: Image.Image) -> NDArray[np.uint8]:
+    """L or RGB image -> (H, W, C) uint8."""
     array = np.array(picture)  # (H, W) or (H, W, C); a copy, as torch warns of read-only memory
-    channels_last = torch.from_numpy(array if array.ndim == 3 else array[:, :, None])
-    return channels_last.permute(2, 0, 1).contiguous().float() / 255
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def _unit(levels: Tensor) -> Tensor:
+    """(..., H, W, C) uint8 -> (..., C, H, W) float32 in [0, 1]."""
+    return levels.movedim(-1, -3).contiguous().float() / 255
 
 
 def check_fit(fit: str) -> None:

@@ -203,6 +203,16 @@ def test_embed_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert json.loads(scores.read_text())[0]["n_train"] == 6
 
 
+def test_embed_names_its_own_remedies(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data, features = str(two_shades(tmp_path / "data")), str(tmp_path / "features")
+    words = ["embed", DINO, data, "--out", features, "--device", "cpu"]
+    assert answer(capsys, *words, "--batch-size", "4", "--workers", "0")[0] == 0
+    assert "`zoo embed --anew`" in refusal(capsys, *words, "--dtype", "float16")
+    assert answer(capsys, *words, "--dtype", "float16", "--anew")[0] == 0
+    assert "did you mean 'ray'?" in refusal(capsys, *words, "--engine", "rai")
+    assert "did you mean 'patches'?" in refusal(capsys, *words, "--outputs", "patch")
+
+
 def test_scores_go_onto_the_model_s_own_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from zoo.registry import card, find
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def _embed_arguments(parser: Parser) -> None:
     add_model(parser)
     parser.add_argument(
-        "source", metavar="SOURCE", help="an image folder, a parquet file or folder, or one image"
+        "source",
+        metavar="SOURCE",
+        help="an image folder, a parquet file or folder, one image, or hf:owner/name[@revision][:split]",
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where part-00000.parquet … go")
     parser.add_argument(
@@ -30,15 +32,26 @@ def _embed_arguments(parser: Parser) -> None:
         help="pooled, cls, patches (default: pooled)",
     )
     parser.add_argument(
+        "--dtype", default="float32", help="float32 or float16, of the lists (default: float32)"
+    )
+    parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images at a time (default: chosen by device)"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that decode images (default: by CPU cores)"
+        "--workers", type=int, metavar="N", help="threads that decode images (default: by CPU cores)"
+    )
+    parser.add_argument(
+        "--engine",
+        default="local",
+        help="local, or ray: on a Ray cluster that sees the images (default: local)",
+    )
+    parser.add_argument(
+        "--anew", action="store_true", help="write all parts anew instead of keeping the finished ones"
     )
 
 
 def _embed(arguments: argparse.Namespace) -> None:
-    from zoo.extract import extract
+    from zoo.extraction import extract
 
     encoder = load_model(arguments)
     folder = extract(
@@ -48,6 +61,9 @@ def _embed(arguments: argparse.Namespace) -> None:
         outputs=tuple(arguments.outputs),
         batch_size=arguments.batch_size,
         workers=arguments.workers,
+        resume=not arguments.anew,
+        engine=arguments.engine,
+        dtype=arguments.dtype,
     )
     print(f"wrote {folder}; in Python: paths, labels, arrays = zoo.read_features({str(folder)!r})")
 

@@ -13,7 +13,7 @@ from zoo.evaluate.baselines import raw_pixels
 from zoo.evaluate.filling import filling_scores
 from zoo.evaluate.knn import knn_accuracy, knn_predict
 from zoo.evaluate.linear import linear_accuracy, linear_probe
-from zoo.extract import extract
+from zoo.extraction import extract
 from zoo.sources import Source
 
 if TYPE_CHECKING:

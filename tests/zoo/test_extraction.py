@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import zoo.extract as room
+import zoo.extraction as room
 from zoo.errors import DataError, Unsupported
-from zoo.extract import extract, read_features
+from zoo.extraction import extract, read_features
 from zoo.features import Features
 from zoo.sources import open_source
 from zoo.transforms import Transform
@@ -76,7 +76,7 @@ def expected(encoder: Any, output: str) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "ROWS_PER_PART", 4)
+    monkeypatch.setattr(room, "rows_per_part", lambda images, shapes: 4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
@@ -213,6 +213,10 @@ def add_a_photo(photos: Path) -> None:
     (photos / "a" / "00b.png").write_bytes(png(99))
 
 
+def change_a_photo(photos: Path) -> None:
+    (photos / "a" / "00.png").write_bytes(png(0)[:-1])
+
+
 @pytest.mark.parametrize(
     ("changed", "outputs", "before", "message"),
     [
@@ -221,6 +225,7 @@ def add_a_photo(photos: Path) -> None:
         (TinyEncoder(size=12), ("pooled",), None, r"transform \(Transform\(size=8"),
         (TinyEncoder(), ("pooled", "cls"), None, "outputs"),
         (TinyEncoder(), ("pooled",), add_a_photo, "images or labels by their hash"),
+        (TinyEncoder(), ("pooled",), change_a_photo, "images or labels by their hash"),
     ],
 )
 def test_parts_of_another_extraction_are_refused(
@@ -240,6 +245,53 @@ def test_parts_of_another_extraction_are_refused(
         extract(changed, photos, folder, outputs=outputs)
     extract(changed, photos, folder, outputs=outputs, resume=False)
     assert list(read_features(folder)[2]) == list(outputs)
+
+
+def test_parquets_alike_in_everything_but_their_images_are_told_apart(tmp_path: Path) -> None:
+    encoder: Any = TinyEncoder()
+    for seed in (0, 100):
+        images = [{"bytes": png(seed + i), "path": f"{i}.png"} for i in range(6)]
+        (tmp_path / str(seed)).mkdir()
+        pq.write_table(pa.table({"image": images, "label": [0] * 6}), tmp_path / str(seed) / "x.parquet")
+    folder = extract(encoder, tmp_path / "0" / "x.parquet", tmp_path / "features")
+    (tmp_path / "0").rename(tmp_path / "moved")  # where they lie makes no difference
+    extract(encoder, tmp_path / "moved" / "x.parquet", folder)
+    with pytest.raises(DataError, match=r"other images or labels .*resume=False \(`zoo embed --anew`\)"):
+        extract(encoder, tmp_path / "100" / "x.parquet", folder)
+
+
+def test_parts_of_half_precision(photos: Path, tmp_path: Path) -> None:
+    encoder: Any = TinyEncoder()
+    folder = extract(encoder, photos, tmp_path / "features", outputs=("pooled", "patches"), dtype="float16")
+    schema = pq.read_schema(folder / "part-00000.parquet")
+    assert schema.field("pooled").type == pa.list_(pa.float16(), 5)
+    assert schema.field("patches").type == pa.list_(pa.float16(), 20)
+    _, _, arrays = read_features(folder)
+    assert arrays["pooled"].dtype == np.float32
+    np.testing.assert_array_equal(
+        arrays["pooled"], expected(encoder, "pooled").astype(np.float16).astype(np.float32)
+    )
+    with pytest.raises(DataError, match=r"other dtype \(float16, now float32\)"):
+        extract(encoder, photos, folder, outputs=("pooled", "patches"))
+    encoder.module.weight.data *= 1e9
+    with pytest.raises(DataError, match=r"pooled reaches .*, too large for float16; keep float32"):
+        extract(encoder, photos, tmp_path / "large", dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("images", "width", "rows"),
+    [
+        (1, 384, 64),
+        (400, 384, 64),
+        (4000, 384, 256),
+        (10**7, 384, 4096),
+        (10**7, 256 * 768, 256),
+        (100, 10**9, 1),
+    ],
+)
+def test_a_part_is_a_sixteenth_of_the_work_and_fits_in_memory(images: int, width: int, rows: int) -> None:
+    assert room.rows_per_part(images, {"pooled": (width,)}) == rows
+    assert rows * width * 4 <= room.PART_BYTES or rows == 1
 
 
 def test_fewer_images_than_before(photos: Path, tmp_path: Path, small_parts: None) -> None:
@@ -264,8 +316,14 @@ def test_mixed_parts_are_not_read_as_one(photos: Path, tmp_path: Path, small_par
 
 def test_what_cannot_be_done_is_said(photos: Path, tmp_path: Path) -> None:
     encoder: Any = TinyEncoder(cls=False)
-    with pytest.raises(Unsupported, match="engine 'ray' is not built yet; engine='local' works"):
-        extract(encoder, photos, engine="ray")
+    with pytest.raises(Unsupported, match="no engine 'rey'; did you mean 'ray'"):
+        extract(encoder, photos, engine="rey")
+    with pytest.raises(Unsupported, match=r"dtype='float61'.*float32 or float16; did you mean 'float16'"):
+        extract(encoder, photos, tmp_path / "features", dtype="float61")
+    with pytest.raises(Unsupported, match="arrays in memory are float32"):
+        extract(encoder, photos, dtype="float16")
+    with pytest.raises(DataError, match="workers must be at least 0, not -1"):
+        extract(encoder, photos, workers=-1)
     with pytest.raises(Unsupported, match="no output 'pool'; did you mean 'pooled'"):
         extract(encoder, photos, outputs=("pool",))
     with pytest.raises(Unsupported, match=r"'tiny' has no class token.* pooled and patches work"):
