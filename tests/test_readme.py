@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from zoo.cards import ModelCard, read_card
-from zoo.registry import MODEL_CARDS
+from zoo.cli.markdown import methods_table, models_page
+from zoo.registry import MODEL_CARDS, own_cards
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +33,22 @@ def table_row(card: ModelCard) -> str:
         f"{training.epochs} epochs, {training.minutes:.0f} min",
     ]
     return f"| {' | '.join(columns)} |"
+
+
+def test_the_table_of_methods_is_the_one_the_cards_make() -> None:
+    assert methods_table(own_cards()) in README, "zoo list --markdown methods"
+
+
+def test_the_page_of_models_is_the_one_the_cards_make() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert page == models_page(own_cards()), "zoo list --markdown models > docs/models.md"
+
+
+def test_the_links_of_the_tables_lead_somewhere() -> None:
+    for folder, text in ((ROOT, README), (ROOT / "docs", models_page(own_cards()))):
+        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", text)
+        assert len(links) > 20
+        assert not [link for link in links if not (folder / link).exists()]
 
 
 def test_its_blocks_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

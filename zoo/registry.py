@@ -109,6 +109,11 @@ def has_weights(place: Path) -> bool:
     return (place / WEIGHTS[0]).is_file()
 
 
+def own_cards() -> list[ModelCard]:
+    """The cards that come with the zoo, whatever the local zoo holds under the same names."""
+    return list(_cards(among=(MODEL_CARDS,)))
+
+
 def register(folder: str | Path, name: str) -> Path:
     """Copy a model folder into the local zoo under `name`, at once or not at all; the copy.
 
@@ -166,10 +171,10 @@ def _named(name: str) -> Path | None:
     return next((_entries()[each.name] for each in _cards() if name in each.aliases), None)
 
 
-def _entries() -> dict[str, Path]:
+def _entries(among: Iterable[Path] | None = None) -> dict[str, Path]:
     """Model folders and cards of all places, by name; the first place that has a name wins."""
     entries: dict[str, Path] = {}
-    for place in places():
+    for place in places() if among is None else among:
         for path in place.iterdir() if place.is_dir() else ():
             if path.name.startswith(".") or path.name == README:
                 continue
@@ -180,9 +185,9 @@ def _entries() -> dict[str, Path]:
     return entries
 
 
-def _cards(pattern: str = "*") -> Iterator[ModelCard]:
+def _cards(pattern: str = "*", among: Iterable[Path] | None = None) -> Iterator[ModelCard]:
     """The readable cards whose name fits, sorted by name; a warning for each of the others."""
-    for name, path in sorted(_entries().items()):
+    for name, path in sorted(_entries(among).items()):
         if fnmatchcase(name, pattern):
             try:
                 yield read_card(path)

@@ -126,7 +126,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_list_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = answer(capsys, "list")
     header, *rows = out.splitlines()
-    assert code == 0 and header.split()[:3] == ["name", "method", "architecture"]
+    assert code == 0 and header.split()[:3] == ["name", "family", "params"]
     assert any(row.startswith(DINO) and "bundled" in row for row in rows)
 
 
@@ -135,6 +135,12 @@ def test_list_takes_patterns_and_filters(capsys: pytest.CaptureFixture[str]) -> 
     assert {row["name"].split("_")[0] for row in json.loads(out)} == {"dino"}
     _, out, _ = answer(capsys, "list", "--kind", "generative", "--json")
     assert MAE in {row["name"] for row in json.loads(out)} and DINO not in out
+
+
+def test_list_is_markdown_for_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = answer(capsys, "list", "--markdown", "methods")
+    assert out.startswith("| method |") and "[DINO](https://" in out
+    assert "did you mean 'models'?" in refusal(capsys, "list", "--markdown", "model")
 
 
 def test_list_says_what_it_looked_for_where_there_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,7 +292,7 @@ def test_register_then_remove(
     code, out, _ = answer(capsys, "register", str(find(DINO)), "my_dino")
     assert code == 0 and "my_dino" in out
     _, out, _ = answer(capsys, "list", "my_*", "--json")
-    assert [(row["name"], row["where"]) for row in json.loads(out)] == [("my_dino", "local")]
+    assert [(row["name"], row["weights"]) for row in json.loads(out)] == [("my_dino", "local")]
     code, out, _ = answer(capsys, "remove", "my_dino")
     assert code == 0 and "my_dino" in out
     assert "my_dino" in refusal(capsys, "remove", "my_dino")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import sys
 
 from zoo import registry
-from zoo.cards import ModelCard, summary
-from zoo.cli.arguments import Command, Parser, UsageError
+from zoo.cards import summary
+from zoo.cli.arguments import Command, Parser, UsageError, one_of
+from zoo.cli.listing import facts, listing
+from zoo.cli.markdown import methods_table, models_page
 from zoo.errors import did_you_mean
-from zoo.tables import pairs, table
+from zoo.tables import pairs
 
 
 def _list_arguments(parser: Parser) -> None:
@@ -24,18 +27,27 @@ def _list_arguments(parser: Parser) -> None:
         "--commercial", action="store_true", help="only weights whose licence allows commercial use"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--markdown",
+        type=one_of("models", "methods"),
+        metavar="WHAT",
+        help="print docs/models.md (models) or the README's table (methods), of all that come with the zoo",
+    )
 
 
 def _list(arguments: argparse.Namespace) -> None:
+    if arguments.markdown:
+        page = models_page if arguments.markdown == "models" else methods_table
+        print(page(registry.own_cards()).rstrip())
+        return
     filters = {"method": arguments.method, "kind": arguments.kind, "commercial": arguments.commercial or None}
     cards = registry.list_cards(arguments.pattern, **filters)
     if not cards:
         _check_filters(arguments)
     if arguments.json:
-        print(json.dumps([_facts(card) for card in cards], indent=2))
+        print(json.dumps([facts(card) for card in cards], indent=2))
     elif cards:
-        header = ["name", "method", "architecture", "params", "k-NN", "licence", "where"]
-        print(table(header, [_row(card) for card in cards], right=["params", "k-NN"]))
+        print(listing(cards, shutil.get_terminal_size((120, 24)).columns))
     else:
         print(f"no model matches {arguments.pattern!r} here; `zoo list` shows all", file=sys.stderr)
 
@@ -48,36 +60,6 @@ def _check_filters(arguments: argparse.Namespace) -> None:
         if wanted is not None and wanted not in known:
             message = f"no model of {what} {wanted!r}{did_you_mean(wanted, known)}"
             raise UsageError(f"{message}; there are {', '.join(known)}")
-
-
-def _facts(card: ModelCard) -> dict[str, object]:
-    """What `zoo list` tells of a model."""
-    return {
-        "name": card.name,
-        "method": card.method,
-        "kind": card.kind,
-        "architecture": card.architecture,
-        "parameters": card.parameters,
-        "knn": next((result.value for result in card.results if result.task == "knn"), None),
-        "licence": card.licence,
-        "commercial": card.commercial,
-        "where": _where(card),
-    }
-
-
-def _row(card: ModelCard) -> list[str]:
-    knn = next((f"{result.value:.1f} %" for result in card.results if result.task == "knn"), "")
-    size = f"{card.parameters / 1e6:.1f} M"
-    return [card.name, card.method, card.architecture, size, knn, card.licence, _where(card)]
-
-
-def _where(card: ModelCard) -> str:
-    """Where its weights are: bundled with the zoo, in the local zoo, or elsewhere."""
-    assert card.path is not None  # read from a file
-    folder = card.path.parent
-    if folder.parent == registry.home():
-        return "local"
-    return "bundled" if (folder / "model.safetensors").is_file() else "elsewhere"
 
 
 def _show_arguments(parser: Parser) -> None:
