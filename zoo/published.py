@@ -17,7 +17,7 @@ from zoo.errors import WeightsError
 from zoo.layouts.rules import Layout, Place, Tensors, at, joined, renamed
 from zoo.layouts.vit import mae_decoder_positions
 from zoo.loading import build
-from zoo.resizing import resized_positions
+from zoo.resizing import resized_distances, resized_positions
 from zoo.weights import fit_report
 
 SHOWN = 6  # names of each kind in the report
@@ -157,13 +157,18 @@ def _filled(tensors: Tensors, module: nn.Module, layout: Layout, notes: _Notes) 
 
 
 def _resize(tensors: Tensors, module: nn.Module, interpolation: str, notes: _Notes) -> None:
-    """Positions of another grid become those of the module's, by the card's rule."""
-    wanted, stored = module.state_dict().get("pos_embed"), tensors.get("pos_embed")
-    if wanted is None or stored is None or wanted.shape == stored.shape:
-        return
-    tensors["pos_embed"] = resized_positions(stored, module, interpolation)
-    if tensors["pos_embed"] is not stored:
-        notes.resized.append(f"pos_embed {tuple(stored.shape)} → {tuple(tensors['pos_embed'].shape)}")
+    """Positions of another grid, relative ones too, become those of the module's, by the card's rule."""
+    for name, wanted in module.state_dict().items():
+        holder, _, kind = name.rpartition(".")
+        stored = tensors.get(name)
+        if stored is None or stored.shape == wanted.shape:
+            continue
+        if name == "pos_embed":
+            tensors[name] = resized_positions(stored, module, interpolation)
+        elif kind == "relative_position_bias_table":
+            tensors[name] = resized_distances(stored, module.get_submodule(holder), interpolation)
+        if tensors[name] is not stored:
+            notes.resized.append(f"{name} {tuple(stored.shape)} → {tuple(tensors[name].shape)}")
 
 
 def _decoder(tensors: Tensors, decoder: nn.Module | None, notes: _Notes, path: Path) -> Tensors | None:

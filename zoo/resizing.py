@@ -85,6 +85,17 @@ def resize_distances(table: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
     return torch.cat([moved.to(table.dtype), rest])
 
 
+def resized_distances(stored: Tensor, holder: nn.Module, interpolation: str) -> Tensor:
+    """A table of a square window for the window of the module that holds it; as it is where nothing can be resized."""
+    ours: Any = holder
+    new: Grid = tuple(ours.window_size)
+    rest = len(ours.relative_position_bias_table) - (2 * new[0] - 1) * (2 * new[1] - 1)
+    side = math.isqrt(max(len(stored) - rest, 0))
+    if stored.ndim != 2 or side % 2 == 0 or side * side != len(stored) - rest:
+        return stored
+    return resize_distances(stored, ((side + 1) // 2,) * 2, new, interpolation)
+
+
 @lru_cache(maxsize=256)
 def _stretch(old: int, new: int, spline: bool) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The matrix (2 new - 1, 2 old - 1) that interpolates biases of `old` positions a side at those of `new`."""

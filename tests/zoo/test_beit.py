@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,12 @@ from scipy.interpolate import RectBivariateSpline
 from timm.models.beit import Beit
 from torch import Tensor
 
+from zoo.cards import ModelCard
 from zoo.errors import SizeError, Unsupported
-from zoo.families import beit
+from zoo.families import beit, family
+from zoo.loading import build
+from zoo.published import read_published
+from zoo.weights import load_into
 
 Draw = Callable[..., None]
 SMALL = {"img_size": 64, "depth": 3, "embed_dim": 48, "num_heads": 3}
@@ -117,6 +122,24 @@ def test_the_authors_rule_is_a_spline_over_stretched_distances(kind: str, random
     torch.testing.assert_close(beit.features(module, x).pooled, expected, atol=2e-4, rtol=0)
     others = beit.features(small(kind, randomise), x).pooled
     assert (others - expected).abs().max() > 2e-3  # timm's own rule
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["shared", "each its own"])
+def test_a_file_of_another_size_is_resized_as_at_run_time(
+    kind: str, tmp_path: Path, randomise: Draw, card_of: Callable[..., ModelCard]
+) -> None:
+    module, x = small(kind, randomise, "beit"), pixels(96, 96)
+    torch.save({"model": module.state_dict()}, tmp_path / "beit.pth")
+    said = {**SMALL, **KINDS[kind], "img_size": 96}
+    pooling = said.pop("global_pool")
+    card = card_of("beit", "beit_base_patch16_224", arguments=said, pooling=pooling, interpolation="beit")
+    published = read_published(tmp_path / "beit.pth", card)
+    assert "resized: " in published.report and "(52, 3) → (124, 3)" in published.report
+    larger, _ = build(card)
+    load_into(larger.eval(), published.encoder, where="file")
+    expected = beit.features(module, x).pooled
+    torch.testing.assert_close(family("beit").features(larger, x).pooled, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

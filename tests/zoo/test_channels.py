@@ -35,6 +35,27 @@ MODELS: dict[str, dict[str, Any]] = {
         "arguments": {"layers": [1, 1, 1, 1]},
         "pooling": "avg",
     },
+    "swin": {
+        "architecture": "swin_tiny_patch4_window7_224",
+        "arguments": {
+            "img_size": 64,
+            "window_size": 4,
+            "depths": [2, 2, 1, 1],
+            "embed_dim": 8,
+            "num_heads": [1, 2, 2, 4],
+        },
+        "pooling": "avg",
+    },
+    "pvt": {
+        "architecture": "ssl_zoo_pvt_small",
+        "arguments": {
+            "img_size": 96,
+            "embed_dims": [8, 16, 32, 64],
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 2, 2, 4],
+            "mlp_ratios": [2, 2, 2, 2],
+        },
+    },
 }
 HALF = ((0.5,) * 3, (0.5,) * 3)
 IMAGENET = (TransformSpec(1).mean, TransformSpec(1).std)

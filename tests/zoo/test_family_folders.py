@@ -64,6 +64,35 @@ MODELS: dict[str, dict[str, Any]] = {
         "arguments": {"layers": [1, 1, 1, 1]},
         "pooling": "avg",
     },
+    "SimMIM, Swin": {
+        "family": "swin",
+        "architecture": "swin_tiny_patch4_window7_224",
+        "arguments": {
+            "img_size": 96,
+            "window_size": 4,
+            "depths": [2, 2, 1, 1],
+            "embed_dim": 8,
+            "num_heads": [1, 2, 2, 4],
+        },
+        "pooling": "avg",
+    },
+    "UM-MAE, Swin": {
+        "family": "swin",
+        "architecture": "ssl_zoo_ummae_swin_micro",
+        "arguments": {"embed_dim": 8, "num_heads": [1, 2, 2, 4], "window_size": 4},
+        "pooling": "avg",
+    },
+    "PVT": {
+        "family": "pvt",
+        "architecture": "ssl_zoo_pvt_small",
+        "arguments": {
+            "img_size": 96,
+            "embed_dims": [8, 16, 32, 64],
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 2, 2, 4],
+            "mlp_ratios": [2, 2, 2, 2],
+        },
+    },
 }
 
 
