@@ -7,20 +7,22 @@ import json
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError, ImageError
+from zoo.remote import HubFile
 
 
 @dataclass(frozen=True)
 class ImageTable:
     """One parquet file: everything but the image bytes."""
 
-    path: Path
+    path: Path | HubFile
     column: str
     group_sizes: list[int]
     paths: list[str | None]
@@ -72,26 +74,21 @@ class RowGroups:
             return self._decode(group)
 
     def _decode(self, group: int) -> Any:
-        import pyarrow as pa
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
         path, name, index = self._places[group]
-        try:
-            # Opened anew each time: no handle is ever shared with a forked worker or another thread.
-            with pq.ParquetFile(path) as file:
-                table = file.read_row_group(index, columns=[f"{name}.bytes"], use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"cannot read row group {index} of {str(path)!r} ({error}): is the file whole?"
-            ) from error
+        with _opened(path, f"row group {index} of ") as file:
+            table = file.read_row_group(index, columns=[f"{name}.bytes"], use_threads=False)
         column = pc.struct_field(table.column(0), "bytes")
+        # One assignment changes the cache, so that whoever reads it sees one or the other.
         self._recent = ((group, column), *self._recent[:1])
         return column
 
 
-def _stamp(path: Path, ends: int = 1 << 16) -> str:
-    """SHA-256 of a file's size and the `ends` bytes at either end. Raises DataError where it is gone."""
+def _stamp(path: Path | HubFile, ends: int = 1 << 16) -> str:
+    """SHA-256 of a file's size and the `ends` bytes at either end; on the Hub its commit. Raises DataError."""
+    if isinstance(path, HubFile):
+        return f"{path}@{path.commit}"
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -104,26 +101,24 @@ def _stamp(path: Path, ends: int = 1 << 16) -> str:
     return digest.hexdigest()
 
 
-def has_images(path: Path) -> bool:
+def has_images(path: Path | HubFile) -> bool:
     """Whether a parquet file has a column of images. Raises DataError where it is no parquet file."""
-    return _image_column(_schema(path)) is not None
+    with _opened(path) as file:
+        return _image_column(file.schema_arrow) is not None
 
 
-def read_table(path: Path) -> ImageTable:
+def read_table(path: Path | HubFile) -> ImageTable:
     """Read paths and labels of one parquet file. Raises DataError where it has no column of images."""
-    import pyarrow.parquet as pq
-
-    schema = _schema(path)
-    column = _image_column(schema)
-    if column is None:
-        has = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise DataError(
-            f"no image column in {str(path)!r}: it has {has}; a column of images is a struct with a `bytes` "
-            "field, as Hugging Face datasets' `Image` writes it"
-        )
-    label, names = _label_column(schema)
-    with pq.ParquetFile(path) as file:
-        meta = file.metadata
+    with _opened(path) as file:
+        schema, meta = file.schema_arrow, file.metadata
+        column = _image_column(schema)
+        if column is None:
+            has = ", ".join(f"{field.name} ({field.type})" for field in schema)
+            raise DataError(
+                f"no image column in {str(path)!r}: it has {has}; a column of images is a struct with a `bytes` "
+                "field, as Hugging Face datasets' `Image` writes it"
+            )
+        label, names = _label_column(schema)
         paths: list[str | None] = [None] * meta.num_rows
         if schema.field(column).type.get_field_index("path") >= 0:
             structs = file.read(columns=[f"{column}.path"], use_threads=False).column(0).to_pylist()
@@ -164,15 +159,23 @@ def labels_of(tables: Sequence[ImageTable]) -> tuple[list[int] | None, list[str]
     return values, names
 
 
-def _schema(path: Path) -> Any:
-    """Arrow schema of a parquet file. Raises DataError where it is none."""
+@contextmanager
+def _opened(path: Path | HubFile, part: str = "") -> Iterator[Any]:
+    """A parquet file, opened anew each time: no handle is ever shared with a forked worker or another thread.
+
+    Raises DataError where it is none, or damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_schema(path)
+        with ExitStack() as stack:
+            place = path if isinstance(path, Path) else stack.enter_context(path.open())
+            yield stack.enter_context(pq.ParquetFile(place))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"cannot read {str(path)!r} as parquet ({error}): is the file whole?") from error
+        raise DataError(
+            f"cannot read {part}{str(path)!r} as parquet ({error}): is the file whole?"
+        ) from error
 
 
 def _image_column(schema: Any) -> str | None:

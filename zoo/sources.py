@@ -1,32 +1,23 @@
-"""Where images come from: a folder, a parquet in Hugging Face `Image` format, or one image file."""
+"""Where images come from: a folder, a parquet in Hugging Face `Image` format, one image, or a data set on the Hub."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from zoo.errors import DataError, ImageError, Unsupported, did_you_mean
-from zoo.parquet import RowGroups, has_images, labels_of, read_table
+from zoo.errors import DataError, ImageError, did_you_mean
+from zoo.found import Found, look
+from zoo.parquet import RowGroups, labels_of, read_table
+from zoo.remote import HubRepo
 
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"
-)  # fmt: skip
-_ACCEPTED = (
-    f"an image folder ({' '.join(IMAGE_SUFFIXES)}; class sub-folders give labels), one image file, "
-    "or a parquet file or folder with a Hugging Face `Image` column"
-)
-_SPLITS = {name: name for name in ("train", "validation", "test")} | dict.fromkeys(
-    ("val", "valid"), "validation"
-)
-_SPLIT_IN_NAME = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|test)(?:[^a-z]|$)")
+_OPENED_AT_ONCE = 8  # parquet files whose labels are read: on the Hub, most of the time is waiting
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,7 +65,7 @@ class Source(ABC):
 class FolderSource(Source):
     """Image files under `root`; ids are their paths relative to it, sorted."""
 
-    root: Path
+    root: Path | HubRepo
 
     def read(self, i: int) -> bytes:
         path = self.root / self.ids[i]
@@ -83,8 +74,10 @@ class FolderSource(Source):
         except OSError as error:
             raise ImageError(f"cannot read image {str(path)!r}: {error.strerror}") from error
 
-    def stamp(self, indices: Sequence[int]) -> list[int | None]:
-        """The files' sizes; None where one is gone."""
+    def stamp(self, indices: Sequence[int]) -> str | list[int | None]:
+        """The files' sizes, None where one is gone; on the Hub, the commit."""
+        if isinstance(self.root, HubRepo):
+            return self.root.commit
         paths = [self.root / self.ids[i] for i in indices]
         return [path.stat().st_size if path.exists() else None for path in paths]
 
@@ -111,17 +104,18 @@ def open_source(spec: str | Path, split: str | None = None) -> Source:
     """The images of `spec`; `split=None` is all of them, whatever splits there are.
 
     A source without splits is all "train", as in Hugging Face datasets.
-    Raises DataError (nothing there, no images, no such split), Unsupported (`hf:`).
+    spec: a path, or hf:owner/name[/folder][@revision][:split], which is read in place.
+    Raises DataError (nothing there, no images, no such split), HubError or Unreachable (`hf:`).
 
     >>> open_source("../shared/data/imagenette160", "val")
     ParquetSource('imagenette160, validation', 3925 images, 10 classes)
     """
-    return _opened(_look(spec), split)
+    return _opened(look(spec), split)
 
 
 def splits(spec: str | Path) -> list[str]:
     """Which of train, validation and test `spec` is divided into; an empty list where it is not divided."""
-    return _look(spec).present
+    return look(spec).present
 
 
 def train_and_test(
@@ -132,10 +126,10 @@ def train_and_test(
     `test` where given, else the validation or test split of `data`, else a `share` of it held out by `seed`.
     Raises DataError as `open_source` does, and where the test images have classes the training images lack.
     """
-    found = _look(data)
+    found = look(data)
     train = _opened(found, "train" if "train" in found.present else None)
     if test is not None:
-        asked = _look(test)
+        asked = look(test)
         tested = _relabelled(_opened(asked, asked.held), train)
         return train, tested, f"Tested on the {len(tested)} images of {tested.title}, as asked."
     if "train" in found.present and found.held:
@@ -144,23 +138,13 @@ def train_and_test(
     return _held_out(train, seed, share)
 
 
-def _opened(found: _Found, split: str | None) -> Source:
+def _opened(found: Found, split: str | None) -> Source:
     """The source of one split, or of everything. Raises DataError where there is no such split."""
-    wanted = _SPLITS.get(split.lower(), split) if split else None
-    if wanted is None or (wanted == "train" and not found.present):
-        chosen = found.files
-    elif wanted in found.present:
-        chosen = [file for file, its in zip(found.files, found.splits, strict=True) if its == wanted]
-    else:
-        there = f"its splits are {', '.join(found.present)}" if found.present else "it has no splits"
-        raise DataError(f"no split {wanted!r} in {str(found.path)!r}: {there}")
-    name, own_split = _title(found.path)
-    if found.present:
-        own_split = wanted
+    chosen, its_split = found.of_split(split)
     if found.kind == "parquet":
-        return _parquet_source(found.root, chosen, name, own_split)
+        return _parquet_source(found.root, chosen, found.name, its_split)
     labels, classes = _folder_labels(found, chosen)
-    return FolderSource(name, own_split, chosen, labels, classes, found.root)
+    return FolderSource(found.name, its_split, chosen, labels, classes, found.root)
 
 
 def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, str]:
@@ -201,93 +185,7 @@ def _relabelled(test: Source, train: Source) -> Source:
     return dataclasses.replace(test, labels=labels, classes=train.classes)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What lies at a path: files of one kind relative to `root`, each with its split."""
-
-    path: Path
-    root: Path
-    kind: str  # "image" or "parquet"
-    files: list[str]
-    splits: list[str | None]
-
-    @property
-    def present(self) -> list[str]:
-        return [split for split in ("train", "validation", "test") if split in self.splits]
-
-    @property
-    def held(self) -> str | None:
-        """The split to test on: validation where there is one, as the labels of test are often withheld."""
-        return next((split for split in ("validation", "test") if split in self.splits), None)
-
-
-def _look(spec: str | Path) -> _Found:
-    """Find the image or parquet files of `spec`. Raises DataError, Unsupported."""
-    if str(spec).startswith("hf:"):
-        raise Unsupported(
-            f"{str(spec)!r}: streaming from the Hub is not built yet; download it and pass {_ACCEPTED}"
-        )
-    path = Path(os.path.abspath(Path(spec).expanduser()))
-    if not path.exists():
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"no file or folder {str(spec)!r}{did_you_mean(path.name, beside)}; pass {_ACCEPTED}")
-    root, names = (path.parent, [path.name]) if path.is_file() else (path, sorted(_walk(path)))
-    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-    parquets = [name for name in names if name.lower().endswith(".parquet")]
-    # A dataset's clone may hold a picture for its README; a folder of images may hold a parquet of features.
-    if parquets and (not images or has_images(root / parquets[0])):
-        return _Found(
-            path, root, "parquet", parquets, [_split_of(n) if root == path else None for n in parquets]
-        )
-    if images:
-        return _Found(path, root, "image", images, _folder_splits(images))
-    suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
-    there = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
-    raise DataError(f"no images in {str(spec)!r}: found {there}; pass {_ACCEPTED}")
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Relative paths of the files under `root`, none hidden. Links to folders are followed, each once."""
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            Path(folder, name).relative_to(root).as_posix() for name in files if not name.startswith(".")
-        )
-
-
-def _folder_splits(images: list[str]) -> list[str | None]:
-    """The split of each image by its top folder, if train and a test folder exist, or nothing but splits.
-
-    A folder of classes may have a class called "train"; then it has other classes beside it.
-    """
-    tops = [_SPLITS.get(name.split("/")[0].lower()) if "/" in name else None for name in images]
-    named = set(tops) - {None}
-    divided = ("train" in named and len(named) > 1) or (bool(named) and None not in tops)
-    return tops if divided else [None] * len(images)
-
-
-def _split_of(parquet: str) -> str | None:
-    """The split a file's name or a folder above it states: train-00000-of-00002.parquet, test/0.parquet."""
-    for part in reversed(parquet.lower().removesuffix(".parquet").split("/")):
-        if match := _SPLIT_IN_NAME.search(part):
-            return _SPLITS[match[1]]
-    return None
-
-
-def _title(path: Path) -> tuple[str, str | None]:
-    """Name and split of a source: `imagenette160/train.parquet` is the train split of imagenette160."""
-    own = path.stem if path.is_file() else path.name
-    split = _SPLITS.get(own.lower())
-    return (path.parent.name, split) if split and path.parent.name else (own, None)
-
-
-def _folder_labels(found: _Found, chosen: list[str]) -> tuple[list[int] | None, list[str] | None]:
+def _folder_labels(found: Found, chosen: list[str]) -> tuple[list[int] | None, list[str] | None]:
     """Labels by class folder; classes are those of all splits, so that every split counts alike."""
     depth = 1 if found.present else 0
 
@@ -301,9 +199,10 @@ def _folder_labels(found: _Found, chosen: list[str]) -> tuple[list[int] | None, 
     return (labels, classes) if len(labels) == len(chosen) else (None, None)
 
 
-def _parquet_source(root: Path, files: list[str], name: str, split: str | None) -> ParquetSource:
+def _parquet_source(root: Path | HubRepo, files: list[str], name: str, split: str | None) -> ParquetSource:
     """Index the files: ids, labels and row groups, no image bytes."""
-    tables = [read_table(root / file) for file in files]
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+        tables = list(pool.map(lambda file: read_table(root / file), files))
     paths = [path for table in tables for path in table.paths]
     if not paths:
         raise DataError(f"no rows in {', '.join(files[:3])} of {str(root)!r}")

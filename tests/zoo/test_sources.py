@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from zoo.errors import DataError, ImageError, Unsupported
+from zoo.errors import DataError, ImageError
 from zoo.sources import Source, open_source, splits, train_and_test
 
 
@@ -321,11 +321,6 @@ def test_no_split_and_too_few_images(tmp_path: Path) -> None:
         train_and_test(root)
     with pytest.raises(DataError, match="between 0 and 1"):
         train_and_test(root, share=1.5)
-
-
-def test_hub_is_not_built_yet() -> None:
-    with pytest.raises(Unsupported, match=r"hf:owner/name.*not built yet"):
-        open_source("hf:owner/name")
 
 
 def test_repr_is_one_line(tmp_path: Path) -> None:
