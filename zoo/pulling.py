@@ -8,9 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from zoo import hub, registry, trust
+from zoo import hub, registry
 from zoo.cards import ModelCard, Source, read_card
 from zoo.downloads import download
 from zoo.errors import HubError, UnknownModel, Unreachable, Unsupported, WeightsError, ZooError
@@ -79,11 +77,13 @@ def _pull(card: ModelCard) -> Path:
             try:
                 if source.repo and any(other.repo and isinstance(why, Unreachable) for other, why in failed):
                     raise Unreachable("likewise")
-                return _from_source(card, source, target)
+                folder = _from_source(card, source, target)
             except (HubError, WeightsError) as error:
                 failed.append((source, error))
-                if len(failed) < len(card.sources):
-                    log.warning("%s: %s: %s; trying the next source", card.name, _place(source), error)
+                continue
+            for other, why in failed:
+                log.warning("%s: %s: %s; the next source was taken", card.name, _place(other), why)
+            return folder
     reasons = "\n".join(f"  {_place(source)}: {error}" for source, error in failed)
     raise WeightsError(
         f"{card.name}'s weights are not on this machine, and no source gives them:\n{reasons}\n{_ways_out(card)}"
@@ -104,6 +104,8 @@ def _from_source(card: ModelCard, source: Source, target: Path) -> Path:
     """Fetch one source, check it, and write it as a model folder: whole, or not at all."""
     fetched = hub.fetch(source.repo, source.file or "", source.revision) if source.repo else None
     path = fetched.path if fetched else download(source.url or "")
+    from zoo import trust  # torch: only where something came
+
     try:
         digest = trust.check_published(path, source, fetched.sha256 if fetched else None)
     except WeightsError:
@@ -126,6 +128,8 @@ def _from_source(card: ModelCard, source: Source, target: Path) -> Path:
 
 def _convert(card: ModelCard, source: Source, path: Path, digest: str, folder: Path) -> None:
     """A published file as a model folder; floating-point numbers stay as wide as they are."""
+    import torch
+
     from zoo.folders import write_folder
     from zoo.loading import build
     from zoo.published import read_published

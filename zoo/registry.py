@@ -79,9 +79,20 @@ def list_cards(
     pattern: str = "*", *, method: str | None = None, kind: str | None = None, commercial: bool | None = None
 ) -> list[ModelCard]:
     """The cards behind `list_models`, in its order."""
+    return matching(_cards(pattern), method=method, kind=kind, commercial=commercial)
+
+
+def matching(
+    cards: Iterable[ModelCard],
+    *,
+    method: str | None = None,
+    kind: str | None = None,
+    commercial: bool | None = None,
+) -> list[ModelCard]:
+    """The cards that are of a method and kind, and whose licence allows or forbids; None asks for no filter."""
     return [
         each
-        for each in _cards(pattern)
+        for each in cards
         if method in (None, each.method)
         and kind in (None, each.kind)
         and commercial in (None, each.commercial)

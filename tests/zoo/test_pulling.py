@@ -159,7 +159,7 @@ def test_a_dead_source_is_told_and_the_next_one_taken(
     for says in (
         f"far: {hub.url}/authors/gone/resolve/main/{FILE}: {hub.url}/authors/gone does not exist, or is private",
         f"authors/gated is gated: accept its licence at {hub.url}/authors/gated",
-        f"{hub.url}/authors/expired.pth: answers 403: the link is dead, or has expired; trying the next source",
+        f"{hub.url}/authors/expired.pth: answers 403: the link is dead, or has expired; the next source was taken",
     ):
         assert says in caplog.text
 

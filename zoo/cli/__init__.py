@@ -63,9 +63,9 @@ def _run(words: list[str]) -> None:
 
 
 def _commands() -> list[Command]:
-    from zoo.cli import looking, measuring, models, training
+    from zoo.cli import hub, looking, measuring, models, training
 
-    return [*models.COMMANDS, *looking.COMMANDS, *measuring.COMMANDS, *training.COMMANDS]
+    return [*models.COMMANDS, *hub.COMMANDS, *looking.COMMANDS, *measuring.COMMANDS, *training.COMMANDS]
 
 
 def _parsers(commands: dict[str, Command]) -> tuple[Parser, dict[str, Parser]]:

@@ -61,7 +61,8 @@ def facts(card: ModelCard) -> dict[str, object]:
 
 def weights(card: ModelCard) -> str:
     """Where its weights are: bundled, local, hub, url, or file: somewhere that only its user can fetch them from."""
-    assert card.path is not None  # read from a file
+    if card.path is None:  # in somebody's repo
+        return "hub"
     folder = card.path.parent
     if folder.parent == registry.home():
         return "local"

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from fnmatch import fnmatchcase
 
 from zoo import registry
 from zoo.cards import summary
@@ -14,6 +15,8 @@ from zoo.cli.arguments import Command, Parser, UsageError, one_of
 from zoo.cli.listing import facts, listing
 from zoo.cli.markdown import methods_table, models_page
 from zoo.errors import did_you_mean
+from zoo.pulling import find
+from zoo.repos import list_repos
 from zoo.tables import pairs
 
 
@@ -26,6 +29,7 @@ def _list_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--commercial", action="store_true", help="only weights whose licence allows commercial use"
     )
+    parser.add_argument("--hub", metavar="USER", help="the models in a user's repos on the Hub instead")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--markdown",
@@ -41,13 +45,21 @@ def _list(arguments: argparse.Namespace) -> None:
         print(page(registry.own_cards()).rstrip())
         return
     filters = {"method": arguments.method, "kind": arguments.kind, "commercial": arguments.commercial or None}
-    cards = registry.list_cards(arguments.pattern, **filters)
-    if not cards:
-        _check_filters(arguments)
+    if arguments.hub:
+        there = [
+            card for card in list_repos(arguments.hub) if fnmatchcase(card.name, f"*/{arguments.pattern}")
+        ]
+        cards = registry.matching(there, **filters)
+    else:
+        cards = registry.list_cards(arguments.pattern, **filters)
+        if not cards:
+            _check_filters(arguments)
     if arguments.json:
         print(json.dumps([facts(card) for card in cards], indent=2))
     elif cards:
         print(listing(cards, shutil.get_terminal_size((120, 24)).columns))
+    elif arguments.hub:
+        print(f"{arguments.hub} has no such model on the Hub, or none that you may see", file=sys.stderr)
     else:
         print(f"no model matches {arguments.pattern!r} here; `zoo list` shows all", file=sys.stderr)
 
@@ -63,12 +75,16 @@ def _check_filters(arguments: argparse.Namespace) -> None:
 
 
 def _show_arguments(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a name of `zoo list`, or a model folder")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a name of `zoo list`, a model folder, or user/repo[@revision] on the Hub",
+    )
     parser.add_argument("--json", action="store_true", help="print the whole card as JSON")
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    card = registry.card(arguments.model)
+    card = find(arguments.model).card
     if arguments.json:
         print(json.dumps(dataclasses.asdict(card), indent=2, default=str))
     else:
