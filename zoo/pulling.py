@@ -66,8 +66,8 @@ def find(name: str | Path) -> Found:
 def _pull(card: ModelCard) -> Path:
     """Fetch a card's weights from the first source that gives them, into the local zoo."""
     if not card.sources:
-        why = card.unavailable or "its card names no source; pass them as weights=FILE"
-        raise WeightsError(f"{card.name}'s weights are not on this machine: {why}\n{_ways_out(card)}")
+        reason = card.unavailable or "its card names no source; pass them as weights=FILE"
+        raise WeightsError(f"{card.name}'s weights are not on this machine: {reason}\n{_ways_out(card)}")
     target = home() / card.name
     with locked(target):
         if target.exists():  # another process was faster, or it is another model
