@@ -53,20 +53,26 @@ class TransformSpec:
 class DecoderSpec:
     """The decoder beside the encoder of a masked-image model, and the mask it was trained with."""
 
-    kind: Literal["mae"]
-    width: int
-    depth: int
-    heads: int
-    patch: int  # pixels of a predicted patch's side
+    kind: Literal["mae", "ummae", "simmim"]
+    patch: int  # pixels of a predicted patch's side; SimMIM's is the encoder's stride
     mask_patch: int  # pixels of a side of the grid that masks live on
     normalised_targets: bool  # True: it predicts pixels normalised by their patch's mean and variance
     ratio: float  # share of patches hidden in training
+    width: int = 0  # of the decoder's blocks, as depth and heads are; SimMIM has none
+    depth: int = 0
+    heads: int = 0
     strategy: Literal["random", "grid", "uniform", "blockwise"] = "random"
     secondary: float | None = None  # share of the visible patches hidden on top
     position: Literal["sincos"] = "sincos"
+    # Whose position a visible patch gets on a pyramid: its own, or what the authors of UM-MAE trained with
+    visible_pos: Literal["own", "official"] = "own"
 
     def __post_init__(self) -> None:
-        for key in ("width", "depth", "heads", "patch", "mask_patch"):
+        sizes = ("width", "depth", "heads")
+        if self.kind == "simmim":
+            given = [key for key in sizes if getattr(self, key)]
+            require(not given, f"SimMIM's decoder is one layer and has no {', '.join(given)}; leave it out")
+        for key in ("patch", "mask_patch", *(sizes if self.kind != "simmim" else ())):
             require(getattr(self, key) >= 1, f"{key} {getattr(self, key)} is not a positive number")
         for key, share in (("ratio", self.ratio), ("secondary", self.secondary)):
             require(

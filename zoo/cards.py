@@ -248,5 +248,5 @@ def _told(result: Result) -> str:
 def _decoder(spec: DecoderSpec) -> str:
     targets = "normalised pixels" if spec.normalised_targets else "raw pixels"
     hidden = f"{spec.ratio:g}" + (f" and {spec.secondary:g} of the rest" if spec.secondary else "")
-    size = f"{spec.depth} blocks of width {spec.width}"
+    size = f"{spec.depth} blocks of width {spec.width}" if spec.depth else "one layer"
     return f"{spec.kind}, {size}, predicts {targets}; {spec.strategy} masks hide {hidden}"

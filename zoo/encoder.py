@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zoo.batches import Batch, Images, to_batches
+from zoo.decoders import kind
 from zoo.errors import SizeError, Unsupported
-from zoo.families import family, vit
+from zoo.families import family
 from zoo.features import Features, join
-from zoo.masking import DEFAULT_RATIO, as_mask, batch_seeds, draw_mask, visible_indices
+from zoo.masking import DEFAULT_RATIO, as_mask, batch_seeds, draw_mask
 from zoo.patches import grid_of
 from zoo.reconstruction import Reconstruction, by_visible_count, reconstruction
 from zoo.transforms import Size, Transform
@@ -163,28 +164,29 @@ class Encoder:
     ) -> Reconstruction:
         """Hide patches, predict them, and give the pictures: original, masked, predicted, composite.
 
-        mask: (h, w) or (B, h, w), True = hidden, instead of a drawn one. Image i of a batch is masked by seed + i.
+        mask: (h, w) or (B, h, w), True = hidden, instead of a drawn one; where the model needs another, the result says
+        what was used. Image i of a batch is masked by seed + i. secondary: share of the visible patches to hide on top.
         Raises Unsupported where the model has no decoder, MaskError for an impossible mask.
         """
         spec, decoder = self._decoder()
-        if secondary:
-            raise Unsupported(
-                f"{self.card.name} was not trained with secondary masking and has no token for it; leave it out"
-            )
+        how = kind(spec.kind)
         pixels = self._one_batch(images, fit, size).pixels.to(self.device)
-        grid = self.mask_grid(*pixels.shape[-2:])
-        hidden = self._mask(mask, strategy, ratio, seed, grid, len(pixels), spec).to(self.device)
+        hidden, seeds = self._mask(mask, strategy, ratio, pixels, seed), batch_seeds(seed, len(pixels))
+        masks = how.settle(spec, self.module, hidden, secondary, seeds).to(self.device)
 
-        def predict(rows: Tensor, holes: Tensor) -> Tensor:
-            visible = visible_indices(holes)
-            module: Any = self.module  # a plain ViT, as only those have this decoder
-            tokens = vit.visible_tokens(module, self._moved(pixels[rows]), visible)
-            predicted: Tensor = decoder(tokens, visible, grid)
-            return predicted
+        def predict(rows: Tensor, _: Tensor) -> Tensor:
+            seen = self._moved(pixels[rows])
+            return how.predict(self.family, self.module, decoder, seen, masks.rows(rows))
 
-        predicted = by_visible_count(hidden, predict).float()
+        predicted = by_visible_count(masks.hidden, predict).float()
         return reconstruction(
-            pixels, hidden, predicted, self.transform, spec.patch, normalised_targets=spec.normalised_targets
+            pixels,
+            masks,
+            predicted,
+            self.transform,
+            spec.mask_patch,
+            normalised_targets=spec.normalised_targets,
+            error=how.error,
         )
 
     def mask_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -192,19 +194,15 @@ class Encoder:
         return grid_of(height, width, self._decoder()[0].mask_patch)
 
     def _mask(
-        self,
-        mask: object,
-        strategy: str | None,
-        ratio: float | None,
-        seed: int,
-        grid: tuple[int, int],
-        count: int,
-        spec: DecoderSpec,
+        self, mask: object, strategy: str | None, ratio: float | None, pixels: Tensor, seed: int
     ) -> Tensor:
         """The given mask checked, or one drawn: by the card's strategy and ratio where nothing else is asked."""
+        (spec, _), count = self._decoder(), len(pixels)
+        grid = self.mask_grid(*pixels.shape[-2:])
         if mask is not None:
             return as_mask(mask, grid, count)
         chosen = strategy or spec.strategy
+        kind(spec.kind).check_strategy(spec, self.module, chosen)
         if ratio is None:
             ratio = spec.ratio if chosen == spec.strategy else DEFAULT_RATIO.get(chosen)
         return draw_mask(chosen, grid, batch_seeds(seed, count), ratio)

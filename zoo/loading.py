@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from zoo import decoders
 from zoo.cards import ModelCard
 from zoo.channels import adapted_weights, with_channels
-from zoo.decoders import MAEDecoder
 from zoo.encoder import Encoder
-from zoo.errors import CardError, SizeError, Unsupported
+from zoo.errors import SizeError, Unsupported
 from zoo.families import family
 from zoo.pulling import find
 from zoo.registry import list_cards, most_alike
@@ -87,14 +87,12 @@ def best_device() -> torch.device:
 def build(card: ModelCard) -> tuple[nn.Module, nn.Module | None]:
     """The card's encoder and decoder with fresh random weights, or without storage under `torch.device("meta")`."""
     module = family(card.family).build(card.architecture, card.model_arguments, card.interpolation)
-    return module, build_decoder(card.decoder, int(module.num_features)) if card.decoder else None  # type: ignore[arg-type]
+    return module, build_decoder(card.decoder, module) if card.decoder else None
 
 
-def build_decoder(spec: DecoderSpec, encoder_width: int) -> nn.Module:
-    """The decoder a card describes."""
-    if spec.kind != "mae":
-        raise CardError(f"no decoder kind {spec.kind!r}; there is 'mae'")
-    return MAEDecoder(encoder_width, spec.width, spec.depth, spec.heads, spec.patch)
+def build_decoder(spec: DecoderSpec, module: nn.Module) -> nn.Module:
+    """The decoder a card describes, for its encoder; CardError for a kind that does not exist."""
+    return decoders.kind(spec.kind).build(spec, module)
 
 
 def untrained(encoder: Encoder) -> Encoder:

@@ -53,6 +53,22 @@ def hidden_pixels(hidden: Tensor, patch: int) -> Tensor:
     return hidden.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
 
 
+def with_token(tokens: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+    """Tokens (B, h', w', D) with `token` (1, 1, D) in the place of those in hidden patches (B, h, w).
+
+    SizeError where the hidden patches are no whole number of tokens.
+    """
+    sides = tuple(tokens.shape[1:3])
+    down, across = (mine // given for mine, given in zip(sides, hidden.shape[1:], strict=True))
+    if (hidden.shape[1] * down, hidden.shape[2] * across) != sides or down != across:
+        raise SizeError(
+            f"a mask of {hidden.shape[1]}×{hidden.shape[2]} patches does not divide this model's {sides[0]}×{sides[1]} "
+            "tokens; its patches are wholes of them"
+        )
+    holes = hidden_pixels(hidden, down)[:, 0, ..., None].to(tokens.device)
+    return torch.where(holes, token.to(tokens.dtype), tokens)
+
+
 class PatchStatistics(NamedTuple):
     """Mean and standard deviation of every patch, (B, N, 1) each."""
 

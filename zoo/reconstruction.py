@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.decoders import Masks
 from zoo.patches import hidden_error, hidden_pixels, normalise_patches, patch_statistics, patchify, unpatchify
 from zoo.transforms import Transform
 
 # What hidden patches are painted with in `masked`: a grey in the middle of [0, 1].
 GREY = 0.5
+# Visible patches whose place a mask token takes in the encoder.
+PALE = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,36 +48,41 @@ class Reconstruction:
 
 def reconstruction(
     pixels: Tensor,
-    hidden: Tensor,
+    masks: Masks,
     predicted: Tensor,
     transform: Transform,
     patch: int,
     *,
     normalised_targets: bool,
-    secondary: Tensor | None = None,
+    error: Callable[[Tensor, Tensor, Tensor], Tensor] = hidden_error,
 ) -> Reconstruction:
     """Pictures and errors of a prediction.
 
-    pixels: (B, 3, H, W) normalised. hidden: (B, h, w) bool. predicted: (B, N, P*P*3) as the decoder gave it.
+    pixels: (B, 3, H, W) normalised. predicted: (B, N, P*P*3) as the decoder gave it. error: the method's own loss, of
+    predicted and target patches and the hidden ones (B, N).
     """
+    hidden = masks.hidden
     target, flat = patchify(pixels, patch), hidden.flatten(1)  # (B, N, P*P*3), (B, N)
     if normalised_targets:
-        loss = hidden_error(predicted, normalise_patches(target), flat)
+        loss = error(predicted, normalise_patches(target), flat)
         mean, std = patch_statistics(target)
         predicted = predicted * std + mean
     else:
-        loss = hidden_error(predicted, target, flat)
+        loss = error(predicted, target, flat)
     grid = (hidden.shape[-2], hidden.shape[-1])
     image = transform.denormalise(pixels).clamp(0, 1)
     picture = transform.denormalise(unpatchify(predicted, patch, grid)).clamp(0, 1)
     holes = hidden_pixels(hidden, patch)  # (B, 1, H, W)
+    masked = torch.where(holes, GREY, image)
+    if masks.secondary is not None:
+        masked = torch.where(hidden_pixels(masks.secondary & ~hidden, patch), PALE, masked)
     return Reconstruction(
         image=image,
-        masked=torch.where(holes, GREY, image),
+        masked=masked,
         predicted=picture,
         composite=torch.where(holes, picture, image),
         mask=hidden,
-        secondary=secondary,
+        secondary=masks.secondary,
         loss=loss,
         error=hidden_error(patchify(picture, patch), patchify(image, patch), flat),
         uses_target_statistics=normalised_targets,

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 import zoo
 from zoo.cards import read_card, write_card
 from zoo.cli import main
-from zoo.decoders import sincos_positions
 from zoo.errors import DataError, RecipeError, WeightsError
+from zoo.positions import sincos_positions
 from zoo.sources import open_source
 from zoo.training.data import Batch, CutViews
 from zoo.training.engine import State, loop, run, set_rates, train_step

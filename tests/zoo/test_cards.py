@@ -261,7 +261,7 @@ def test_a_foreign_index_of_results_is_kept_until_the_zoo_has_its_own() -> None:
         (with_line(f"sha256: {{../../x: {'a' * 64}}}"), "file '../../x' is not a path inside its folder"),
         (with_line("sources: [{file: x}]"), "zoo.sources[0]: neither repo nor url"),
         (with_line("sources: [{url: x, file: /etc/passwd}]"), "'/etc/passwd' is not a path inside"),
-        (with_line("decoder: mae"), "zoo.decoder: found the text 'mae', expected a mapping of kind, width"),
+        (with_line("decoder: mae"), "zoo.decoder: found the text 'mae', expected a mapping of kind, patch"),
         (with_line("method: mae"), "line 5: 'method' is given twice"),
         (instead("zoo:\n" + ZOO, ""), "no `zoo:` block"),
         (instead("  size: 128", "  size: [128"), "line 12: "),

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import ViTMAEConfig
 from transformers.models.vit_mae.modeling_vit_mae import ViTMAEDecoder
 
-from zoo.decoders import MAEDecoder, sincos_positions
+from zoo.decoders.mae import MAEDecoder
 from zoo.masking import draw_mask, visible_indices
+from zoo.positions import sincos_positions
 
 
 @given(h=st.integers(1, 7), w=st.integers(1, 7), quarter=st.integers(1, 6))

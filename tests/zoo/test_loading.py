@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import zoo
 from zoo.cards import ModelCard, read_card, write_card
@@ -248,4 +248,4 @@ def test_a_card_of_no_known_family_or_decoder(tiny_card: ModelCard) -> None:
     assert tiny_card.decoder is not None
     strange: Any = dataclasses.replace(tiny_card.decoder, kind="beit")  # type: ignore[arg-type]
     with pytest.raises(CardError, match="no decoder kind 'beit'"):
-        build_decoder(strange, 48)
+        build_decoder(strange, nn.Identity())

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from zoo.cards import DecoderSpec, ModelCard, write_card
-from zoo.decoders import sincos_positions
 from zoo.errors import WeightsError
 from zoo.families import names
 from zoo.layouts import LAYOUTS
 from zoo.loading import build, load
+from zoo.positions import sincos_positions
 from zoo.published import read_published
 from zoo.weights import save_tensors
 

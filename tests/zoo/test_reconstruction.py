@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.decoders import Masks
 from zoo.encoder import Encoder
 from zoo.errors import MaskError, Unsupported
 from zoo.masking import draw_mask
@@ -217,7 +218,7 @@ def test_loss_is_the_methods_own(normalised: bool) -> None:
     given = torch.randn(2, 3, 4, 6, generator=generator)
     predicted = torch.randn(2, 6, side * side * 3, generator=generator)
     hidden = torch.tensor([[[1, 0, 1], [0, 0, 1]], [[0, 0, 0], [1, 1, 1]]]).bool()
-    found = reconstruction(given, hidden, predicted, TRANSFORM, side, normalised_targets=normalised)
+    found = reconstruction(given, Masks(hidden), predicted, TRANSFORM, side, normalised_targets=normalised)
     for image in range(2):
         squares = []
         for i, j in hidden[image].nonzero().tolist():
@@ -262,7 +263,9 @@ def test_a_flat_guess_of_normalised_pixels_shows_each_patchs_mean(tiny: Encoder)
     """What the picture borrows: a model that predicts nothing still shows the hidden patches' own colours."""
     given = tiny.transform.normalise(pixels(32, 32))
     hidden = torch.ones(2, 2, 2, dtype=torch.bool)
-    found = reconstruction(given, hidden, torch.zeros(2, 4, 768), tiny.transform, 16, normalised_targets=True)
+    found = reconstruction(
+        given, Masks(hidden), torch.zeros(2, 4, 768), tiny.transform, 16, normalised_targets=True
+    )
     means = given.unfold(2, 16, 16).unfold(3, 16, 16).mean(dim=(1, 4, 5))  # (B, 2, 2)
     shown = tiny.transform.normalise(found.predicted)
     for i, j in itertools.product(range(2), range(2)):

@@ -10,12 +10,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 
-from zoo.decoders import MAEDecoder, sincos_positions
+from zoo.decoders.mae import MAEDecoder
 from zoo.errors import CardError, Unsupported
 from zoo.families import vit
 from zoo.features import Features
 from zoo.masking import draw_mask, visible_indices
 from zoo.patches import hidden_error, normalise_patches, patchify
+from zoo.positions import sincos_positions
 
 SMALL = {"img_size": 64, "depth": 4, "embed_dim": 48, "num_heads": 3}
 SHAPE = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 192}

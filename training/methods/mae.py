@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from zoo.decoders import MAEDecoder, sincos_positions
+from zoo.decoders.mae import MAEDecoder
 from zoo.errors import RecipeError
 from zoo.families import vit
 from zoo.masking import draw_mask, visible_indices
 from zoo.patches import grid_of, hidden_error, normalise_patches, patchify
+from zoo.positions import sincos_positions
 from zoo.training import augment
 from zoo.training.backbones import check_family, check_sides
 from zoo.training.methods import Method, Step, Views

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from timm.layers import LayerNorm
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from zoo.decoders import Masks
+from zoo.errors import Unsupported
+from zoo.masking import Seeds, visible_indices
+from zoo.patches import hidden_error
 from zoo.positions import sincos_positions
+
+if TYPE_CHECKING:
+    from zoo.cards import DecoderSpec
 
 
 class MAEDecoder(nn.Module):
@@ -49,7 +58,52 @@ class MAEDecoder(nn.Module):
         patches = patches.scatter(1, visible[..., None].expand(-1, -1, width), x[:, 1:])
         patches = patches + sincos_positions(grid, width).to(x)
         x = torch.cat([x[:, :1], patches], dim=1)  # the class token's own position is zero
+        return self.to_pixels(x)[:, 1:]
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """(B, T, D') through the blocks and the head: (B, T, P*P*C)."""
         for block in self.blocks:
             x = block(x)
         pixels: Tensor = self.head(self.norm(x))
-        return pixels[:, 1:]
+        return pixels
+
+
+def build(spec: DecoderSpec, module: nn.Module) -> MAEDecoder:
+    """A decoder with fresh weights for that encoder, which can be a plain ViT alone."""
+    if not isinstance(module, VisionTransformer):
+        raise Unsupported(
+            f"MAE drops patches, which a {type(module).__name__} cannot do; it needs a plain ViT, and kind 'simmim' or "
+            "'ummae' works with others"
+        )
+    return MAEDecoder(int(module.num_features), spec.width, spec.depth, spec.heads, spec.patch)
+
+
+def check_strategy(spec: DecoderSpec, module: nn.Module, strategy: str) -> None:
+    """A plain ViT takes every mask."""
+
+
+def settle(
+    spec: DecoderSpec, module: nn.Module, hidden: Tensor, secondary: float | None, seeds: Seeds
+) -> Masks:
+    """The mask as it is; Unsupported where a second one should lie on top."""
+    if secondary:
+        raise Unsupported(
+            "this model was not trained with secondary masking and has no token for it; leave it out"
+        )
+    return Masks(hidden)
+
+
+def predict(family: Any, module: nn.Module, decoder: nn.Module, pixels: Tensor, masks: Masks) -> Tensor:
+    """The encoder sees the visible patches alone, the decoder all (§3)."""
+    visible = visible_indices(masks.hidden)
+    predicted: Tensor = decoder(
+        family.visible_tokens(module, pixels, visible),
+        visible,
+        (masks.hidden.shape[1], masks.hidden.shape[2]),
+    )
+    return predicted
+
+
+def error(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared error on hidden patches: (B,)."""
+    return hidden_error(predicted, target, hidden)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.architectures import create
 from zoo.features import Features
-from zoo.patches import grid_of, row_major
+from zoo.patches import grid_of, row_major, with_token
 from zoo.resizing import keep_rule, resize_distances, resize_positions, rule_of
 
 Grid = tuple[int, int]
@@ -90,6 +90,13 @@ def encode(module: Beit, embedded: Tensor, grid: Grid) -> Tensor:
     """
     normed: Tensor = module.norm(_after(module, embedded, grid, depth(module)))
     return normed
+
+
+def with_mask_token(module: Beit, pixels: Tensor, hidden: Tensor, token: Tensor) -> Features:
+    """Features where `token` (1, 1, D) takes the place of hidden patches (B, h, w) once they are embedded: SimMIM's."""
+    grid = _grid(module, pixels)
+    embedded = with_token(embed(module, pixels).unflatten(1, grid), hidden, token).flatten(1, 2)
+    return _split(module, encode(module, embedded, grid), grid)
 
 
 def attention_rows(module: Beit, pixels: Tensor, block: int, query: tuple[int, int] | None) -> Tensor:

@@ -15,7 +15,7 @@ from zoo.architectures import create
 from zoo.architectures.pvt import PVT
 from zoo.errors import Unsupported
 from zoo.features import Features
-from zoo.patches import grid_of, row_major
+from zoo.patches import grid_of, row_major, with_token
 
 
 def build(architecture: str, arguments: dict[str, Any], interpolation: str = "timm") -> PVT:
@@ -43,6 +43,13 @@ def _split(module: PVT, tokens: Tensor, sides: tuple[int, int]) -> Features:
     prefix = tokens.shape[1] - sides[0] * sides[1]
     cls = tokens[:, 0] if prefix else None
     return Features(module.forward_head(tokens, pre_logits=True), cls, tokens[:, prefix:], sides)
+
+
+def with_mask_token(module: PVT, pixels: Tensor, hidden: Tensor, token: Tensor) -> Features:
+    """Features where `token` (1, 1, C) takes the place of hidden patches (B, h, w) once they are embedded: SimMIM's."""
+    sides = grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
+    x = with_token(module.patch_embed(pixels), hidden, token)
+    return _split(module, module.through_stages(module.before_stages(x)), sides)
 
 
 def depth(module: PVT) -> int:

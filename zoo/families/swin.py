@@ -20,7 +20,7 @@ from zoo.architectures.position_windows import PositionBlock, padded
 from zoo.architectures.ummae_swin import UMMAESwin
 from zoo.errors import Unsupported
 from zoo.features import Features
-from zoo.patches import grid_of, row_major
+from zoo.patches import grid_of, row_major, with_token
 
 Swin = SwinTransformer | UMMAESwin
 
@@ -44,7 +44,20 @@ def stride(module: Swin) -> int:
 def features(module: Swin, pixels: Tensor) -> Features:
     """Positions of the last stage after the final norm; pooled as timm's own head pools them: their mean."""
     grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
-    normed = module.forward_features(pixels)  # (B, h, w, D)
+    return _split(module, module.forward_features(pixels))
+
+
+def with_mask_token(module: Swin, pixels: Tensor, hidden: Tensor, token: Tensor) -> Features:
+    """Features where `token` (1, 1, C) takes the place of hidden patches (B, h, w) once they are embedded: SimMIM's."""
+    grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
+    x = with_token(module.patch_embed(pixels), hidden, token)
+    for stage in _stages(module):
+        x = stage(x)
+    return _split(module, module.norm(x))
+
+
+def _split(module: Swin, normed: Tensor) -> Features:
+    """(B, h, w, D) of the last stage, after the final norm -> Features."""
     return Features(module.forward_head(normed, pre_logits=True), None, normed.flatten(1, 2), _sides(normed))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.architectures import create
 from zoo.errors import Unsupported
 from zoo.features import Features
-from zoo.patches import grid_of, row_major
+from zoo.patches import grid_of, row_major, with_token
 from zoo.resizing import keep_rule, resize_positions, rule_of
 
 
@@ -76,8 +76,12 @@ def pyramid(module: VisionTransformer, pixels: Tensor) -> list[Tensor]:
 
 def embed(module: VisionTransformer, pixels: Tensor) -> Tensor:
     """Input of the first block: (B, R + N, D)."""
+    return _enter(module, module.patch_embed(pixels), pixels)
+
+
+def _enter(module: VisionTransformer, x: Tensor, pixels: Tensor) -> Tensor:
+    """Embedded patches of such pixels, with positions and prefix tokens: (B, R + N, D)."""
     native = grid(module, pixels) == module.patch_embed.grid_size
-    x = module.patch_embed(pixels)
     if native or rule_of(module) == "timm" or module.pos_embed is None:
         x = module._pos_embed(x)
     else:
@@ -85,6 +89,14 @@ def embed(module: VisionTransformer, pixels: Tensor) -> Tensor:
         x = module.pos_drop(_with_prefix(module, of_prefix, x.flatten(1, -2) + positions))
     normed: Tensor = module.norm_pre(module.patch_drop(x))
     return normed
+
+
+def with_mask_token(module: VisionTransformer, pixels: Tensor, hidden: Tensor, token: Tensor) -> Features:
+    """Features where `token` (1, 1, D) takes the place of hidden patches (B, h, w) once they are embedded: SimMIM's."""
+    sides, embedded = grid(module, pixels), module.patch_embed(pixels)
+    x = with_token(embedded.reshape(len(embedded), *sides, -1), hidden, token)
+    x = module.blocks(_enter(module, x.reshape(embedded.shape), pixels))
+    return _split(module, module.norm(x), sides)
 
 
 def _with_prefix(module: VisionTransformer, positions: Tensor, patches: Tensor) -> Tensor:
@@ -122,16 +134,27 @@ def attention_rows(
     return rows
 
 
-def visible_tokens(module: VisionTransformer, pixels: Tensor, visible: Tensor) -> Tensor:
+def visible_tokens(
+    module: VisionTransformer,
+    pixels: Tensor,
+    visible: Tensor,
+    blind: Tensor | None = None,
+    token: Tensor | None = None,
+) -> Tensor:
     """Class token and visible patches through all blocks and the final norm: (B, 1 + V, D), MAE's encoder.
 
-    visible: (B, V) row-major indices. Positions are added before the hidden patches are dropped.
+    visible: (B, V) row-major indices. Positions are added before the hidden patches are dropped. blind: (B, V) bool,
+    those in whose place UM-MAE puts `token` (1, 1, D), with their positions.
     """
     if module.num_prefix_tokens != 1 or module.cls_token is None:
         raise Unsupported("masked encoding needs a ViT with one class token and no registers")
     of_class_token, positions = positions_for(module, pixels.shape[-2:])
-    x = module.patch_embed(pixels).flatten(1, -2) + positions  # (B, N, D)
-    x = x.gather(1, visible[..., None].expand(-1, -1, x.shape[-1]))
+    embedded = module.patch_embed(pixels).flatten(1, -2)  # (B, N, D)
+    index = visible[..., None].expand(-1, -1, embedded.shape[-1])
+    x = embedded.gather(1, index)
+    if blind is not None and token is not None:
+        x = torch.where(blind[..., None], token.to(x.dtype), x)
+    x = x + positions.expand(len(x), -1, -1).gather(1, index)
     x = module.norm_pre(_with_prefix(module, of_class_token, x))
     for block in module.blocks:
         x = block(x)

@@ -46,7 +46,7 @@ def _dinov2(tensors: Tensors, module: nn.Module) -> Tensors:
 
 def mae_decoder_positions(stored: Tensor, width: int) -> str:
     """Why stored positions (1, 1 + N, D) of a decoder are not those MAEDecoder computes; empty where they are."""
-    from zoo.decoders import sincos_positions
+    from zoo.positions import sincos_positions
 
     side = round((stored.shape[1] - 1) ** 0.5)
     if stored.shape != (1, 1 + side * side, width):
