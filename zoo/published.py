@@ -78,7 +78,7 @@ def read_published(path: str | Path, card: ModelCard, layout: str | None = None)
         raise WeightsError(f"{path}, {chosen.name}: {reason}")
     encoder = _filled(encoder, module, chosen, notes)
     _resize(encoder, module, card.interpolation, notes)
-    found = _decoder(other, decoder, notes, path)
+    found = _decoder(other, decoder, chosen, notes, path)
     where = " ".join(part for part in place if part)
     report = notes.text(f"layout {chosen.name} ({chosen.writer}){f', at {where}' if where else ''}")
     for part, given in ((module, encoder), (decoder, found)):
@@ -171,19 +171,22 @@ def _resize(tensors: Tensors, module: nn.Module, interpolation: str, notes: _Not
             notes.resized.append(f"{name} {tuple(stored.shape)} → {tuple(tensors[name].shape)}")
 
 
-def _decoder(tensors: Tensors, decoder: nn.Module | None, notes: _Notes, path: Path) -> Tensors | None:
+def _decoder(
+    tensors: Tensors, decoder: nn.Module | None, layout: Layout, notes: _Notes, path: Path
+) -> Tensors | None:
     """The decoder's tensors where both file and card have one; stored positions must be those it computes."""
-    if not tensors:
-        return None
-    if decoder is None:
+    if decoder is None or not any(
+        name.startswith("head.") for name in tensors
+    ):  # a mask token is not a decoder
         notes.dropped += [f"decoder: {name}" for name in tensors]
         return None
     positions = tensors.pop("pos_embed", None)
     if positions is not None:
-        if problem := mae_decoder_positions(positions, int(decoder.embed.out_features)):  # type: ignore[union-attr,arg-type]
+        width = decoder.get_parameter("mask_token").shape[-1]
+        if problem := mae_decoder_positions(positions, width):
             raise WeightsError(f"{path}: {problem}; a decoder with other positions would draw other pictures")
         notes.said.append("the decoder's stored positions equal the ones computed here")
-    return tensors
+    return layout.decoder_convert(tensors, decoder) if layout.decoder_convert else tensors
 
 
 def _some(names: Iterable[str]) -> str:

@@ -19,11 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zoo.cards import DecoderSpec, ModelCard
+from zoo.decoders import Masks, kind
+from zoo.encoder import Encoder
 from zoo.errors import WeightsError
 from zoo.families import family
 from zoo.families import names as families
 from zoo.features import Features
 from zoo.loading import build
+from zoo.patches import patchify, unpatchify
 from zoo.published import read_published
 from zoo.weights import load_into
 
@@ -142,9 +145,27 @@ def without_registers(model: Any, x: Tensor) -> Tensor:
     return torch.cat([states[:, :1], states[:, 5:]], 1)
 
 
+def pvt(randomise: Draw) -> Any:
+    """transformers' PVT; its authors keep torch's epsilon in the norms of patches and of reduced keys."""
+    shape = {"hidden_sizes": [8, 16, 32, 64], "num_attention_heads": [1, 2, 2, 4], "mlp_ratios": [2, 2, 2, 2]}
+    config = transformers.PvtConfig(image_size=64, depths=[2, 1, 1, 2], **shape)
+    model = model_of(transformers.PvtModel, config, randomise)
+    for name, module in model.named_modules():
+        if name.endswith("layer_norm") and ("patch_embeddings" in name or "attention" in name):
+            module.eps = 1e-5
+    return model
+
+
 SIZES: dict[str, Any] = {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3}
 BEIT: dict[str, Any] = {"family": "beit", "architecture": "beit_base_patch16_224"}
 SHARED: dict[str, Any] = {**SIZES, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
+PVT: dict[str, Any] = {
+    "img_size": 64,
+    "depths": [2, 1, 1, 2],
+    "embed_dims": [8, 16, 32, 64],
+    "num_heads": [1, 2, 2, 4],
+    "mlp_ratios": [2, 2, 2, 2],
+}
 SWIN: dict[str, Any] = {"depths": [2, 2], "embed_dim": 12, "num_heads": [1, 2], "window_size": 4}
 CASES = {
     "transformers.ViTModel": Case("hf_vit_to_timm", of("ViTModel")),
@@ -212,6 +233,12 @@ CASES = {
         theirs=lambda model, x: model.swin(x).last_hidden_state,
         mine=lambda found: found.patches,
     ),
+    "transformers.PvtModel": Case(
+        "hf_pvt",
+        pvt,
+        {"family": "pvt", "architecture": "ssl_zoo_pvt_small", "arguments": PVT},
+        side=64,
+    ),
     "torchvision's ResNet": Case(
         "resnet50_prefixed",
         resnet,
@@ -276,6 +303,70 @@ def test_mae_and_its_decoder(
     assert torch.equal(torch.ones(3, 16).scatter(1, visible, 0.0), theirs.mask)
     difference = apart(predicted, theirs.logits)
     parity(found, f"transformers.ViTMAEForPreTraining ({names})", difference)
+    assert difference <= LIMIT
+
+
+def shown(masked: Tensor, times: int) -> Tensor:
+    """A mask (B, h, w) as transformers wants it, one flag for every token: (B, N)."""
+    return masked.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1)
+
+
+@pytest.mark.parametrize("names", ["hub", "memory"])
+def test_simmim_on_swin_and_its_decoder(
+    names: str, tmp_path: Path, randomise: Draw, card_of: Cards, parity: Note
+) -> None:
+    """Prediction and loss with the same weights and the same mask of 16-pixel patches."""
+    config = transformers.SwinConfig(image_size=64, patch_size=4, encoder_stride=8, **SWIN)
+    model = model_of(transformers.SwinForMaskedImageModeling, config, randomise)
+    card = card_of(
+        family="swin",
+        architecture="swin_tiny_patch4_window7_224",
+        arguments={"img_size": 64, **SWIN},
+        pooling="avg",
+        kind="generative",
+        decoder=DecoderSpec(kind="simmim", patch=8, mask_patch=16, normalised_targets=False, ratio=0.6),
+    )
+    module, decoder, found = ours(saved(model, tmp_path, names), card)
+    masked = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.6
+    encoder = Encoder(card, module, decoder)
+    with torch.no_grad():
+        theirs = model(pixels(64), bool_masked_pos=shown(masked, 4))
+        assert encoder.decoder is not None
+        mine = kind("simmim").predict(encoder.family, module, encoder.decoder, pixels(64), Masks(masked))
+        loss = kind("simmim").error(mine, patchify(pixels(64), 16), masked.flatten(1))
+    difference = apart(unpatchify(mine, 16, (4, 4)), theirs.reconstruction)
+    parity(found, f"transformers.SwinForMaskedImageModeling, prediction ({names})", difference)
+    assert found == "hf_swin_simmim" and difference <= LIMIT
+    shares = masked.flatten(1).float().mean(dim=1)  # theirs is the mean over all hidden pixels of the batch
+    together = float((loss * shares).sum() / shares.sum())
+    assert abs(together - float(theirs.loss)) < 1e-5
+
+
+def test_simmim_on_a_plain_vit(randomise: Draw, card_of: Cards, tmp_path: Path, parity: Note) -> None:
+    config = transformers.ViTConfig(**{**TINY, "image_size": 64}, encoder_stride=16)
+    model = model_of(transformers.ViTForMaskedImageModeling, config, randomise)
+    card = card_of(
+        arguments={"img_size": 64},
+        kind="generative",
+        decoder=DecoderSpec(kind="simmim", patch=16, mask_patch=32, normalised_targets=False, ratio=0.6),
+    )
+    module, decoder = build(card)
+    assert decoder is not None
+    model.vit.save_pretrained(tmp_path)
+    load_into(module.eval(), read_published(tmp_path / "model.safetensors", card).encoder, where="file")
+    head = model.decoder[0]
+    tensors = {
+        "head.weight": head.weight,
+        "head.bias": head.bias,
+        "mask_token": model.vit.embeddings.mask_token,
+    }
+    load_into(decoder.eval(), {name: tensor.detach() for name, tensor in tensors.items()}, where="test")
+    masked = torch.tensor([[[1, 0], [0, 1]], [[0, 0], [1, 0]], [[1, 1], [1, 0]]]).bool()
+    with torch.no_grad():
+        theirs = model(pixels(64), bool_masked_pos=shown(masked, 2)).reconstruction
+        mine = kind("simmim").predict(family("vit"), module, decoder, pixels(64), Masks(masked))
+    difference = apart(unpatchify(mine, 32, (2, 2)), theirs)
+    parity("hf_vit_to_timm", "transformers.ViTForMaskedImageModeling, prediction", difference)
     assert difference <= LIMIT
 
 

@@ -493,7 +493,9 @@ def test_a_wrong_or_unknown_layout(tmp_path: Path, randomise: Draw, card_of: Car
 def test_every_layout_has_a_writer_here() -> None:
     """A layout nobody writes in these tests or in those of parity would be a claim without a proof."""
     told = {layout for layout, _, _ in WRITERS.values()}
-    elsewhere = {name for name in LAYOUTS if name.startswith(("hf_", "data2vec_hf"))}  # test_parity.py
+    elsewhere = {
+        name for name in LAYOUTS if name.startswith(("hf_", "data2vec_hf", "ummae_", "pvt_"))
+    }  # test_parity.py, test_ummae.py
     by_name = {
         "resnet50_torchvision",
         "simclr_tf",

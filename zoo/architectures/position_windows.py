@@ -21,6 +21,14 @@ class Places(NamedTuple):
     step: float
     per_patch: int  # tokens along the side of a 16-pixel patch, 0 once a token is more than one patch
 
+    def reach(self, window: int) -> int:
+        """The largest offset, in units, inside a window of so many tokens, wherever it begins.
+
+        Token u of a row stands at 2u - u % P, or P further on, for P tokens along the side of a patch; tokens of two
+        patches stand at 4u, or 1 further on.
+        """
+        return 2 * (window - 1) + 2 * self.per_patch - 1 if self.per_patch else 4 * (window - 1) + 1
+
     def merged(self) -> Places:
         """After 2×2 tokens became one: the first one's place. Whole numbers as long as they lie in one patch."""
         taken, side = self.at[:, ::2, ::2], self.per_patch // 2
@@ -116,8 +124,7 @@ class PositionBlock(nn.Module):
         else:
             moved = padded(places.at.roll([-each for each in shift], dims=(1, 2)), window, 0)
             at = window_partition(moved, window).flatten(1, 2).unflatten(0, (len(moved), -1))  # (B, W, S, 2)
-            reach = max(window) * (2 if places.per_patch else 4) - 1
-            bias = self.attn.bias(at, places.step, reach).permute(1, 2, 0, 3, 4)
+            bias = self.attn.bias(at, places.step, places.reach(max(window))).permute(1, 2, 0, 3, 4)
         barred = self.apart(sides, compact=places is not None, device=bias.device)
         return bias.masked_fill(barred[:, None], -torch.inf)
 

@@ -75,7 +75,8 @@ def build(spec: DecoderSpec, module: nn.Module) -> MAEDecoder:
             f"MAE drops patches, which a {type(module).__name__} cannot do; it needs a plain ViT, and kind 'simmim' or "
             "'ummae' works with others"
         )
-    return MAEDecoder(int(module.num_features), spec.width, spec.depth, spec.heads, spec.patch)
+    channels = module.patch_embed.proj.in_channels
+    return MAEDecoder(int(module.num_features), spec.width, spec.depth, spec.heads, spec.patch, channels)
 
 
 def check_strategy(spec: DecoderSpec, module: nn.Module, strategy: str) -> None:

@@ -39,7 +39,8 @@ class SimMIMDecoder(nn.Module):
 def build(spec: DecoderSpec, module: nn.Module) -> SimMIMDecoder:
     """A decoder with fresh weights for that encoder."""
     encoder: Any = module
-    return SimMIMDecoder(int(encoder.num_features), int(encoder.patch_embed.proj.out_channels), spec.patch)
+    embedding = encoder.patch_embed.proj
+    return SimMIMDecoder(encoder.num_features, embedding.out_channels, spec.patch, embedding.in_channels)
 
 
 def check_strategy(spec: DecoderSpec, module: nn.Module, strategy: str) -> None:

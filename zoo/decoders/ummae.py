@@ -99,6 +99,7 @@ def build(spec: DecoderSpec, module: nn.Module) -> UMMAEDecoder:
         pyramid=_is_pyramid(module),
         secondary=spec.secondary is not None,
         visible_pos=spec.visible_pos,
+        channels=int(encoder.patch_embed.proj.in_channels),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zoo.errors import WeightsError, did_you_mean
-from zoo.layouts import beit, libraries, resnet, swin, transformers, vit, xcit
+from zoo.layouts import beit, libraries, pvt, resnet, swin, transformers, ummae, vit, xcit
 from zoo.layouts.rules import Layout, Place, Tensors, at
 
 # Names that equal ours already, at the top of the file: timm's repos and the zoo's own folders.
@@ -21,7 +21,7 @@ NATIVE = Layout(
 # Told apart in this order: the more particular names first, since many layouts differ in their wrapping alone.
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for group in (transformers, swin, beit, xcit, vit, resnet, libraries)
+    for group in (transformers, ummae, pvt, swin, beit, xcit, vit, resnet, libraries)
     for layout in group.LAYOUTS
 }
 _OTHER_NAMES = {"mmselfsup": "mmpretrain", "mae": "mae_pth", "dino": "identity", "solo": "solo_learn"}

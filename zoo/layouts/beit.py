@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from zoo.errors import WeightsError
-from zoo.layouts.rules import PARALLEL, Layout, Tensors
+from zoo.layouts.rules import PARALLEL, SIMMIM_DECODER, SIMMIM_PLACES, SIMMIM_RENAMES, Layout, Tensors
 
 _BEIT = (r"patch_embed\.proj\.weight", r"blocks\.0\.attn\.qkv\.weight", r"blocks\.0\.(attn\.q_bias|gamma_1)")
 _TABLE = r"rel_pos_bias\.relative_position_bias_table|blocks\.0\.attn\.relative_position_bias_table"
@@ -41,10 +41,12 @@ BEIT = Layout(
 )
 SIMMIM_VIT = Layout(
     name="simmim_vit",
-    writer="SimMIM, ViT",
-    places=(("model", r"(module\.)?encoder\."), ("", r"(module\.)?encoder\.")),
+    writer="SimMIM's ViT with its decoder",
+    places=SIMMIM_PLACES,
     marks=(*_BEIT, _TABLE),
     drops=_DROPS,
+    decoder=SIMMIM_DECODER,
+    decoder_renames=SIMMIM_RENAMES,
     plain_fc_norm=True,
 )
 DINOV3 = Layout(

@@ -23,6 +23,13 @@ Place = tuple[str, str]
 
 PARALLEL = r"(module\.|_orig_mod\.)*"  # of DistributedDataParallel and torch.compile
 
+# SimMIM keeps its encoder as `encoder` and its decoder, a convolution and a PixelShuffle, beside it.
+SIMMIM_PLACES: tuple[Place, ...] = tuple(
+    (where, r"((module\.)?encoder\.|(?=(module\.)?decoder\.0\.))") for where in ("model", "")
+)
+SIMMIM_DECODER = r"mask_token|(module\.)?decoder\.0\."
+SIMMIM_RENAMES: Renames = ((r"^(module\.)?decoder\.0\.", "head."),)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -39,6 +46,7 @@ class Layout:
     decoder: str | None = None  # names of the decoder's tensors
     decoder_renames: Renames = ()
     convert: Convert | None = None  # what renaming cannot do; gets the renamed tensors and our module on meta
+    decoder_convert: Convert | None = None  # likewise, with our decoder
     plain_fc_norm: bool = False  # the norm after pooling begins as a plain one, where the file has none
     check: Callable[[nn.Module], str] | None = None  # why a module of fitting shapes is still the wrong one
 

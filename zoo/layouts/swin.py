@@ -9,10 +9,10 @@ import re
 
 from torch import nn
 
-from zoo.layouts.rules import PARALLEL, Layout, Tensors
+from zoo.layouts.rules import PARALLEL, SIMMIM_DECODER, SIMMIM_PLACES, SIMMIM_RENAMES, Layout, Tensors
 
 _MARKS = (r"patch_embed\.proj\.weight", r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table")
-_DROPS = (r"mask_token", r"head\.", r".*relative_position_index", r".*attn_mask")
+_DROPS = (r"head\.", r".*relative_position_index", r".*attn_mask")
 
 
 def _next_stage(tensors: Tensors, module: nn.Module) -> Tensors:
@@ -27,10 +27,9 @@ def _next_stage(tensors: Tensors, module: nn.Module) -> Tensors:
 
 SIMMIM = Layout(
     name="simmim_swin",
-    writer="SimMIM's Swin, iBOT's Swin (its teacher), Microsoft's Swin",
+    writer="SimMIM's Swin with its decoder, iBOT's Swin (its teacher), Microsoft's Swin",
     places=(
-        ("model", r"(module\.)?encoder\."),
-        ("", r"(module\.)?encoder\."),
+        *SIMMIM_PLACES,
         ("teacher", r"(module\.)?backbone\."),
         ("state_dict", PARALLEL),
         ("model", PARALLEL),
@@ -38,6 +37,8 @@ SIMMIM = Layout(
     ),
     marks=_MARKS,
     drops=_DROPS,
+    decoder=SIMMIM_DECODER,
+    decoder_renames=SIMMIM_RENAMES,
     convert=_next_stage,
 )
 TRANSFORMERS = Layout(
@@ -49,13 +50,7 @@ TRANSFORMERS = Layout(
         r"encoder\.layers\.0\.blocks\.0\.attention\.",
         r".*relative_position_bias_table",
     ),
-    drops=(
-        r"embeddings\.mask_token",
-        r".*relative_position_index",
-        r"classifier\.",
-        r"pooler\.",
-        r"decoder\.",
-    ),
+    drops=(r".*relative_position_index", r"classifier\.", r"pooler\."),
     renames=(
         (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
         (r"^embeddings\.norm\.", "patch_embed.norm."),
@@ -75,6 +70,8 @@ TRANSFORMERS = Layout(
         (r"intermediate\.dense\.", "mlp.fc1."),
         (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
     ),
+    decoder=rf"embeddings\.mask_token|{SIMMIM_DECODER}",
+    decoder_renames=((r"^embeddings\.", ""), *SIMMIM_RENAMES),
     convert=_next_stage,
 )
 LAYOUTS = (TRANSFORMERS, SIMMIM)

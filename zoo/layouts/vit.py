@@ -5,12 +5,14 @@ DINO took its module from timm, and most of those after it took theirs from DINO
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.layouts.rules import PARALLEL, Layout, Tensors
+from zoo.positions import sincos_positions
 
 HEADS = (r"head\.", r"fc\.", r"fc_norm\.", r"pre_logits\.")  # classifiers; MSN's projection is called fc
 TIMM = (r"patch_embed\.proj\.weight", r"blocks\.0\.attn\.qkv\.weight")
@@ -45,13 +47,14 @@ def _dinov2(tensors: Tensors, module: nn.Module) -> Tensors:
 
 
 def mae_decoder_positions(stored: Tensor, width: int) -> str:
-    """Why stored positions (1, 1 + N, D) of a decoder are not those MAEDecoder computes; empty where they are."""
-    from zoo.positions import sincos_positions
-
-    side = round((stored.shape[1] - 1) ** 0.5)
-    if stored.shape != (1, 1 + side * side, width):
-        return f"its decoder's positions have shape {tuple(stored.shape)}, not (1, 1 + a square, {width})"
-    ours = torch.cat([torch.zeros(1, width), sincos_positions((side, side), width)])
+    """Why a decoder's stored positions (1, N or 1 + N, D) are not those it computes; empty where they are."""
+    prefix = int(math.isqrt(stored.shape[1]) ** 2 != stored.shape[1])  # the class token's, which is zero
+    side = math.isqrt(stored.shape[1] - prefix)
+    if stored.shape != (1, prefix + side * side, width):
+        return (
+            f"its decoder's positions have shape {tuple(stored.shape)}, not (1, a square or 1 more, {width})"
+        )
+    ours = torch.cat([torch.zeros(prefix, width), sincos_positions((side, side), width)])
     apart = float((stored[0].float() - ours).abs().max())
     return (
         ""
