@@ -133,10 +133,8 @@ def _through_blocks(module: Beit, embedded: Tensor, grid: Grid) -> Iterator[Tens
     yield x
     shared = _bias_of(module, module.rel_pos_bias, grid)
     for block in module.blocks:
-        if (
-            grid == module.patch_embed.grid_size
-            or block.get_submodule("attn").relative_position_bias_table is None
-        ):
+        own = block.get_submodule("attn").relative_position_bias_table is not None
+        if grid == module.patch_embed.grid_size or not own:
             x = block(x, shared_rel_pos_bias=shared)
         else:
             x = _block_elsewhere(block, x, _bias(module, block, grid))
@@ -171,8 +169,8 @@ def _block_elsewhere(block: Any, x: Tensor, bias: Tensor | None) -> Tensor:
     seen = attn.proj(seen.transpose(1, 2).flatten(2))
     x = x + block.drop_path1(seen if block.gamma_1 is None else block.gamma_1 * seen)
     mixed = block.mlp(block.norm2(x))
-    sum_: Tensor = x + block.drop_path2(mixed if block.gamma_2 is None else block.gamma_2 * mixed)
-    return sum_
+    after: Tensor = x + block.drop_path2(mixed if block.gamma_2 is None else block.gamma_2 * mixed)
+    return after
 
 
 def _heads(attn: Any, x: Tensor, part: int) -> Tensor:

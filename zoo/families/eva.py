@@ -67,9 +67,10 @@ def depth(module: Eva) -> int:
 def intermediates(module: Eva, pixels: Tensor, layers: Sequence[int]) -> list[Features]:
     """Features after each of the asked blocks (non-negative indices), each through the final norm."""
     wanted, grid, found = set(layers), _grid(module, pixels), {}
-    for index, (block, x, rope) in enumerate(_inputs(module, pixels)):
-        if index in wanted:
-            found[index] = _split(module, module.norm(block(x, rope=rope)), grid)
+    x, rope = _embed(module, pixels)
+    for index, after in enumerate(_through_blocks(module, x, rope)):
+        if index - 1 in wanted:
+            found[index - 1] = _split(module, module.norm(after), grid)
     return [found[index] for index in layers]
 
 
@@ -78,13 +79,18 @@ def pyramid(module: Eva, pixels: Tensor) -> list[Tensor]:
     return [features(module, pixels).as_map()]
 
 
-def _inputs(module: Eva, pixels: Tensor) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
-    """Each block with its input (B, R + N, D) and the rotation of patches."""
+def _embed(module: Eva, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Input of the first block, (B, R + N, D), and the rotation of patches in every block."""
     x, rope = module._pos_embed(module.patch_embed(pixels))
-    x = module.norm_pre(x)
+    return module.norm_pre(x), rope
+
+
+def _through_blocks(module: Eva, x: Tensor, rope: Tensor | None) -> Iterator[Tensor]:
+    """The input of the first block, and the tokens after each: (B, R + N, D)."""
+    yield x
     for block in module.blocks:
-        yield block, x, rope
         x = block(x, rope=rope)
+        yield x
 
 
 def attention_rows(module: Eva, pixels: Tensor, block: int, query: tuple[int, int] | None) -> Tensor:
@@ -97,7 +103,9 @@ def attention_rows(module: Eva, pixels: Tensor, block: int, query: tuple[int, in
         raise Unsupported("this model has no class token; ask for a patch: query=(row, column)")
     prefix, grid = module.num_prefix_tokens, _grid(module, pixels)
     row = 0 if query is None else prefix + row_major(query, grid)
-    asked, x, rope = next(islice(_inputs(module, pixels), block, None))
+    x, rope = _embed(module, pixels)
+    x = next(islice(_through_blocks(module, x, rope), block, None))
+    asked: Any = module.blocks[block]
     attn, x = asked.attn, asked.norm1(x)
     q, k = attn.q_norm(_heads(attn, x[:, row : row + 1], 0)), attn.k_norm(_heads(attn, x, 1))
     if rope is not None:
