@@ -154,7 +154,7 @@ def test_list_says_what_it_looked_for_where_there_is_nothing(capsys: pytest.Capt
 def test_show_puts_numbers_and_licence_first(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = answer(capsys, "show", DINO)
     assert code == 0 and DINO in out
-    assert 0 < out.index("licence") < out.index("architecture")
+    assert 0 < out.index("licence") < out.index("k-NN") < out.index("network")
 
 
 def test_show_as_json_is_the_card(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,9 +63,11 @@ def test_numbers_are_those_on_imagenet_or_say_so() -> None:
 def test_where_the_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ZOO_HOME", str(tmp_path))
     mine = write_card(dataclasses.replace(BUNDLED, path=None), registry.home() / "mine")
+    (mine.parent / "model.safetensors").write_bytes(b"weights")
     sources = (Source(repo="a/b", file="c"), Source(url="https://example.org/x.pth"))
     cards = [BUNDLED, read_card(mine), official(sources=sources), official(sources=sources[1:]), official()]
     assert [weights(card) for card in cards] == ["bundled", "local", "hub", "url", "file"]
+    assert weights(official("somebody/mine")) == weights(dataclasses.replace(official(), path=None)) == "hub"
     assert "mine" not in {card.name for card in registry.own_cards()}
 
 

@@ -61,13 +61,10 @@ def facts(card: ModelCard) -> dict[str, object]:
 
 def weights(card: ModelCard) -> str:
     """Where its weights are: bundled, local, hub, url, or file: somewhere that only its user can fetch them from."""
-    if card.path is None:  # in somebody's repo
+    if card.path is None or "/" in card.name:  # in somebody's repo
         return "hub"
-    folder = card.path.parent
-    if folder.parent == registry.home():
-        return "local"
-    if (folder / "model.safetensors").is_file():
-        return "bundled"
+    if (card.path.parent / "model.safetensors").is_file():
+        return "bundled" if registry.MODEL_CARDS in card.path.parents else "local"
     if not card.sources:
         return "file"
     return "hub" if card.sources[0].repo else "url"

@@ -10,14 +10,13 @@ import sys
 from fnmatch import fnmatchcase
 
 from zoo import registry
-from zoo.cards import summary
 from zoo.cli.arguments import Command, Parser, UsageError, one_of
 from zoo.cli.listing import facts, listing
 from zoo.cli.markdown import methods_table, models_page
+from zoo.cli.showing import show
 from zoo.errors import did_you_mean
 from zoo.pulling import find
 from zoo.repos import list_repos
-from zoo.tables import pairs
 
 
 def _list_arguments(parser: Parser) -> None:
@@ -88,7 +87,7 @@ def _show(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(card), indent=2, default=str))
     else:
-        print(f"{card.name}: {card.title}\n\n{pairs(summary(card))}")
+        print(show(card, shutil.get_terminal_size((120, 24)).columns))
 
 
 def _register_arguments(parser: Parser) -> None:

@@ -1,0 +1,139 @@
+"""A card told to people: the licence first, then the numbers, how to load it, what it is, and the card's own notes."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from itertools import groupby
+
+from zoo.cards import DecoderSpec, ModelCard, Result, TransformSpec
+from zoo.cli.listing import permission, weights
+from zoo.tables import pairs
+
+_PERMISSIONS = {
+    "yes": "commercial use allowed",
+    "no": "no commercial use",
+    "unclear": "commercial use not known to be allowed",
+}
+_TASKS = {"knn": "k-NN", "finetune": "fine-tuned", "image-classification": "accuracy"}
+_LISTS = ("weights", "also called")  # one a line
+_KEPT = re.compile(r"[#>| ]|[-*+] |\d+\. ")  # lines of Markdown that are no prose to be filled
+
+
+def show(card: ModelCard, width: int) -> str:
+    """All of a card, filled to `width` characters."""
+    facts = [(label, value) for label, value in summary(card) if value]
+    room = max(40, width - 2 - max(len(label) for label, _ in facts))
+    filled = pairs([(label, value if label in _LISTS else _fill(value, room)) for label, value in facts])
+    notes = "\n".join(_paragraphs(re.sub(r"\A# .*\n", "", card.body).strip(), width)).rstrip()
+    head = card.name if card.title == card.name else f"{card.name}: {card.title}"
+    return "\n\n".join(part for part in (head, filled, notes) if part)
+
+
+def summary(card: ModelCard) -> list[tuple[str, str]]:
+    """Rows of (label, value); a value may have several lines, or none."""
+    licence, training = card.hub.get("license_name", card.licence), card.training
+    arguments = ", ".join(f"{key}={value}" for key, value in card.arguments.items())
+    network = f"{card.architecture}({arguments})" if arguments else card.architecture
+    rows = [
+        ("licence", f"{licence}: {_PERMISSIONS[permission(card)]}"),
+        *_numbers(card.results),
+        ("load", _load(card)),
+        ("weights", "\n".join(_places(card))),
+        ("no weights", card.unavailable),
+        ("network", f"{network}, {card.parameters:,} parameters"),
+        ("image", _image(card.transform)),
+        ("pooled", {"token": "the class token", "avg": "the mean of the patches"}[card.pooling]),
+        ("decoder", _decoder(card.decoder) if card.decoder else ""),
+        (
+            "method",
+            ", ".join(filter(None, dict.fromkeys([card.method, card.approach or card.kind, card.paper]))),
+        ),
+        ("data", ", ".join(card.datasets)),
+        ("also called", "\n".join(card.aliases)),
+    ]
+    if training:
+        made = f"{training.epochs} epochs of {training.images:,} images, seed {training.seed}"
+        rows += [
+            ("trained", f"{training.recipe}, {made}; {training.minutes:g} minutes on {training.hardware}"),
+            ("command", training.command),
+        ]
+    return [*rows, ("card", str(card.path or ""))]
+
+
+def _numbers(results: tuple[Result, ...]) -> Iterator[tuple[str, str]]:
+    """Each result, and below those that share them the data, the settings and the source."""
+    for about, members in groupby(results, _about):
+        yield from (
+            (_task(each), f"{each.value:g} {each.unit}".strip() + f" {each.metric}") for each in members
+        )
+        yield "", about
+
+
+def _task(result: Result) -> str:
+    """Its protocol as people write it: `knn, untrained` is `k-NN, untrained`."""
+    protocol, comma, rest = result.task.partition(",")
+    return _TASKS.get(protocol, protocol) + comma + rest
+
+
+def _about(result: Result) -> str:
+    """`on Imagenette validation (k 20, T 0.07); zoo evaluate …`."""
+    settings = ", ".join(f"{key} {each}" for key, each in result.settings.items())
+    data = f"on {result.dataset} {result.split}".strip() + (f" ({settings})" if settings else "")
+    whose = f"as published, {result.source}" if result.source else result.command
+    return f"{data}; {whose}" if whose else data
+
+
+def _load(card: ModelCard) -> str:
+    if weights(card) == "file":
+        return f'zoo.load("{card.name}", weights=FILE)'
+    return f'zoo.load("{card.name}")'
+
+
+def _places(card: ModelCard) -> Iterator[str]:
+    """Where its weights are here, and where they come from, with what is published of their hash."""
+    if weights(card) in ("bundled", "local"):
+        yield weights(card)
+    for source in card.sources:
+        at = f" at {source.revision[:8]}" if source.revision else ""
+        yield f"hub: {source.repo} {source.file}{at}" if source.repo else f"url: {source.url}"
+        for kind, known in (("sha256", source.sha256 or source.sha256_prefix), ("md5", source.md5_prefix)):
+            if known:
+                yield f"     {kind} {known[:12]}{'…' * (len(known) > 12)}"
+
+
+def _image(spec: TransformSpec) -> str:
+    """`224 px, crop 0.875, bicubic`, with mean and std where they are not ImageNet's."""
+    plain = TransformSpec(spec.size)
+    told = f"{spec.size} px, crop {spec.crop_pct:g}, {spec.interpolation}"
+    if (spec.mean, spec.std) == (plain.mean, plain.std):
+        return told
+    mean, std = (" ".join(f"{each:g}" for each in values) for values in (spec.mean, spec.std))
+    return f"{told}, mean {mean}, std {std}"
+
+
+def _decoder(spec: DecoderSpec) -> str:
+    targets = "normalised pixels" if spec.normalised_targets else "raw pixels"
+    hidden = f"{spec.ratio:g}" + (f" and {spec.secondary:g} of the rest" if spec.secondary else "")
+    size = f"{spec.depth} blocks of width {spec.width}" if spec.depth else "one layer"
+    return f"{spec.kind}, {size}, predicts {targets}; {spec.strategy} masks hide {hidden}"
+
+
+def _paragraphs(text: str, width: int) -> Iterator[str]:
+    """Markdown with its prose filled; code, lists and tables as they are."""
+    code, prose = False, list[str]()
+    for line in [*text.splitlines(), ""]:
+        fence = line.startswith("```")
+        if not (code or fence or not line or _KEPT.match(line)):
+            prose.append(line)
+            continue
+        if prose:
+            yield _fill(" ".join(prose), width)
+            prose = []
+        code ^= fence
+        yield line
+
+
+def _fill(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
