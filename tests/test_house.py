@@ -53,6 +53,7 @@ def test_public_surface_is_frozen() -> None:
         "ZooError",
         "__version__",
         "card",
+        "compare",
         "extract",
         "list_models",
         "load",

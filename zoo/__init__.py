@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zoo.cards import ModelCard as ModelCard
     from zoo.encoder import Encoder as Encoder
     from zoo.errors import ZooError as ZooError
+    from zoo.evaluate.comparison import compare as compare
     from zoo.extraction import extract as extract
     from zoo.extraction import read_features as read_features
     from zoo.features import Features as Features
@@ -43,6 +44,7 @@ _PUBLIC = {
     "Features": "zoo.features",
     "Reconstruction": "zoo.reconstruction",
     "ZooError": "zoo.errors",
+    "compare": "zoo.evaluate.comparison",
     "extract": "zoo.extraction",
     "read_features": "zoo.extraction",
     "load": "zoo.loading",

@@ -226,7 +226,7 @@ def _facts(job: Job, ranges: Mapping[int, range], format: dict[str, Any]) -> lis
     """What makes each part, as its metadata will say."""
     common = {
         "model": job.encoder.card.name,
-        "weights": _weights_hash(job.encoder),
+        "weights": weights_hash(job.encoder),
         "transform": repr(job.encoder.transform),
         "shapes": {name: list(shape) for name, shape in job.shapes.items()},
         **format,
@@ -234,10 +234,10 @@ def _facts(job: Job, ranges: Mapping[int, range], format: dict[str, Any]) -> lis
         "classes": job.source.classes,
         "of": len(ranges),
     }
-    return [{**common, "images": _images_hash(job.source, indices)} for indices in ranges.values()]
+    return [{**common, "images": images_hash(job.source, indices)} for indices in ranges.values()]
 
 
-def _weights_hash(encoder: Encoder) -> str | None:
+def weights_hash(encoder: Encoder) -> str | None:
     """SHA-256 of all weights as they are now, whatever file they came from; None for an encoder without a module."""
     module = getattr(encoder, "module", None)
     if module is None:
@@ -249,7 +249,7 @@ def _weights_hash(encoder: Encoder) -> str | None:
     return digest.hexdigest()
 
 
-def _images_hash(source: Source, indices: range) -> str:
+def images_hash(source: Source, indices: range) -> str:
     """SHA-256 of what tells some images from others: their files may move, but not change places or contents."""
     labels = source.labels and [source.labels[i] for i in indices]
     told = ([source.ids[i] for i in indices], labels, source.stamp(indices))

@@ -63,9 +63,10 @@ def _run(words: list[str]) -> None:
 
 
 def _commands() -> list[Command]:
-    from zoo.cli import hub, looking, measuring, models, training
+    from zoo.cli import comparing, hub, looking, measuring, models, training
 
-    return [*models.COMMANDS, *hub.COMMANDS, *looking.COMMANDS, *measuring.COMMANDS, *training.COMMANDS]
+    rooms = (models, hub, looking, measuring, comparing, training)
+    return [command for room in rooms for command in room.COMMANDS]
 
 
 def _parsers(commands: dict[str, Command]) -> tuple[Parser, dict[str, Parser]]:

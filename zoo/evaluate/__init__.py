@@ -115,7 +115,7 @@ def frozen_scores(
     Raises Unsupported (no such protocol), DataError (unlabelled images, a single class).
     """
     _check_protocols(protocols, FROZEN)
-    _classes(train, test)  # before the long part
+    classes_of(train, test)  # before the long part
     bank = _features(encoder, train, batch_size, workers)
     queries = _features(encoder, test, batch_size, workers)
     facts = {"features": TRAINED, **_facts(encoder, train, test, len(bank[0]), len(queries[0]))}
@@ -133,7 +133,7 @@ def _facts(encoder: Encoder, train: Source, test: Source, n_train: int, n_test: 
         "test": test.title,
         "n_train": n_train,
         "n_test": n_test,
-        "classes": _classes(train, test),
+        "classes": classes_of(train, test),
         "skipped": len(train) + len(test) - n_train - n_test,
         "settings": _seen(encoder),
     }
@@ -161,7 +161,7 @@ def _row(
     return {"protocol": protocol, "top1": top1, **facts, "settings": {**used, **facts["settings"]}}
 
 
-def _classes(train: Source, test: Source) -> int:
+def classes_of(train: Source, test: Source) -> int:
     """How many classes there are. Raises DataError where labels are missing or there is nothing to tell apart."""
     if train.labels is None or test.labels is None:
         bare = train if train.labels is None else test
