@@ -171,7 +171,9 @@ def _ways_out(card: ModelCard) -> str:
     if near := most_alike(card, here):
         shared = "the same method" if near.method == card.method else "the nearest there is"
         ways.append(f"take zoo.load({near.name!r}), which is on this machine ({shared}: {near.method})")
-    if any(source.repo for source in card.sources):
+    if hub.is_offline():
+        ways.append("unset HF_HUB_OFFLINE")
+    elif any(source.repo for source in card.sources):
         ways.append(
             f"set HF_ENDPOINT to a Hub that this machine reaches (now {hub.without_secrets(hub.endpoint())})"
         )

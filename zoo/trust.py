@@ -44,7 +44,7 @@ def check_published(path: Path, source: Source, stated: str | None = None) -> st
     if pin and pin["sha256"] != digest:
         raise WeightsError(
             f"not the file that came on {pin['date']}: sha256 {digest[:12]}… instead of {pin['sha256'][:12]}…; "
-            f"where you trust the new one, delete the line {_key(source)!r} in {_pins()}"
+            f"where you trust the new one, delete the entry {_key(source)!r} of {_pins()}"
         )
     return digest
 
@@ -65,8 +65,11 @@ def verify_once(path: Path, digest: str) -> None:
     """
     store, key = home().parent / "verified.json", str(path.resolve())
     version = [*_version(path), digest]
-    if _read(store).get(key) == version:
-        return
+    try:
+        if _read(store).get(key) == version:
+            return
+    except OSError as error:
+        log.debug("cannot tell what was verified: %s", error)
     verify(path, digest)
     try:
         _update(

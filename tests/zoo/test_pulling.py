@@ -20,7 +20,7 @@ from torch import Tensor
 
 import zoo
 from zoo import trust
-from zoo.cards import ModelCard, Source, write_card
+from zoo.cards import ModelCard, Source, parse_card, render_card, write_card
 from zoo.downloads import download
 from zoo.encoder import Encoder
 from zoo.errors import HubError, UnknownModel, Unreachable, Unsupported, WeightsError
@@ -211,7 +211,7 @@ def test_without_a_published_hash_the_first_file_is_pinned(
     remove("far")
     hub.authors[FILE] = published + b"\0"
     with pytest.raises(
-        WeightsError, match=rf"not the file that came on 20.*delete the line '{hub.url}.*pins\.json"
+        WeightsError, match=rf"not the file that came on 20.*delete the entry '{hub.url}.*pins\.json"
     ):
         zoo.pull(card)
     (home().parent / "pins.json").unlink()
@@ -275,6 +275,32 @@ def test_without_a_hub_one_error_names_every_source_and_the_ways_out(
         f"  set HF_ENDPOINT to a Hub that this machine reaches (now {hub.url})",
         '  take weights="random", the untrained architecture',
     ]
+
+
+def test_offline_is_a_way_in_as_well(
+    hub: Hub, tiny: Encoder, published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.put("authors/mae", {FILE: published})
+    card = lay_card(tmp_path, tiny.card, at_hub(), at_authors(hub))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        WeightsError, match=r"(?s): HF_HUB_OFFLINE is set\n.*: HF_HUB_OFFLINE is set\n.*  unset HF_HUB"
+    ):
+        zoo.load(card)
+    assert hub.log == []
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    zoo.pull(card)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert torch.equal(pooled(zoo.load("far", device="cpu")), pooled(tiny))
+
+
+def test_a_home_that_cannot_be_written_to_costs_no_more_than_time(
+    tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "mine", tiny.card, tiny.module, tiny.decoder, "", dtype=torch.float32)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "file" / "home"))
+    assert torch.equal(pooled(zoo.load(tmp_path / "mine", device="cpu")), pooled(tiny))
 
 
 def test_a_model_that_cannot_be_had_says_why(hub: Hub, tiny: Encoder, tmp_path: Path) -> None:
@@ -396,6 +422,30 @@ def test_a_flipped_byte_in_a_strangers_folder_is_refused(
         zoo.load("someone/mine")
     hub.tampered.clear()
     assert torch.equal(pooled(zoo.load("someone/mine", device="cpu")), pooled(tiny))
+
+
+def test_nothing_but_a_models_files_is_ever_fetched(hub: Hub, stranger: dict[str, bytes]) -> None:
+    more = dict.fromkeys(("modeling.py", "setup.py", "onnx/a.onnx", "pytorch_model.bin", "weights.pkl"), b"!")
+    hub.put("someone/mine", {**stranger, **more})
+    zoo.load("someone/mine", weights="random", device="cpu")
+    assert {each.path.rpartition("/")[2] for each in hub.requests("/resolve/")} == {"README.md"}
+    zoo.load("someone/mine", device="cpu")
+    fetched = {each.path.rpartition("/")[2] for each in hub.requests("/resolve/")}
+    assert fetched == {"README.md", "config.json", "model.safetensors", "decoder.safetensors"}
+
+
+def test_a_pickle_in_a_strangers_folder_is_not_opened(hub: Hub, stranger: dict[str, bytes]) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os._exit, (3,))
+
+    card = parse_card(stranger["README.md"].decode(), "evil")
+    unhashed = render_card(dataclasses.replace(card, sha256={})).encode()
+    sink = io.BytesIO()
+    torch.save(Evil(), sink)
+    hub.put("someone/evil", {**stranger, "README.md": unhashed, "model.safetensors": sink.getvalue()})
+    with pytest.raises(WeightsError, match="pickled PyTorch checkpoint, which is never executed"):
+        zoo.load("someone/evil")
 
 
 def test_repos_that_are_no_folder_of_the_zoos(hub: Hub, stranger: dict[str, bytes]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import Hub
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from torch import Tensor
 
@@ -93,6 +94,8 @@ def test_a_push_is_one_commit_of_what_makes_a_model(logged_in: Hub, folder: Path
     assert card.tags == ("ssl-zoo", "self-supervised", "timm", "mae", "cells")
     assert "library_name: timm\npipeline_tag: image-feature-extraction\n" in files["README.md"].decode()
     assert "model-index:\n- name: dino\n" in files["README.md"].decode()
+    (score,) = ModelCard(files["README.md"].decode()).data.eval_results
+    assert (score.metric_value, score.metric_type, score.dataset_name) == (43.5, "top-1", "imagenette")
     assert (card.sha256, card.title) == (read_card(folder).sha256, "Mine")
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata()["format"] == "pt"

@@ -104,6 +104,7 @@ def _evaluate_arguments(parser: Parser) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from zoo.evaluate import measure
+    from zoo.registry import find
     from zoo.sources import train_and_test
 
     if arguments.write_card and arguments.weights:
