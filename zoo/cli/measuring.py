@@ -111,6 +111,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "--write-card would put the scores of other weights on the card; leave out --weights"
         )
+    if arguments.write_card:
+        find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
     if "foreground" in arguments.protocol:
         if len(arguments.protocol) > 1 or arguments.write_card or arguments.baselines or arguments.test:
             raise UsageError(
