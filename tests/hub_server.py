@@ -76,6 +76,8 @@ class Hub:
         self.cuts: list[int] = []  # bytes after which the next answers of files break off
         self.expired: set[str] = set()  # names of authors' files whose link is dead
         self.token: str | None = None  # what private and gated repos, and all uploads, ask for
+        self.chunked: dict[str, str] = {}  # large files that are in chunked storage too: its hash, by sha256
+        self.chunks = ""  # address of that storage
         self.stall_at: int | None = None  # bytes of an author's file after which nothing comes any more
         self.connections: list[socket.socket] = []
         self._server: ThreadingHTTPServer | None = None
@@ -353,10 +355,21 @@ def resolve(self: Handler, kind: str | None, name: str, revision: str, path: str
         return self.send_bytes(data, path, X_Repo_Commit=at, ETag=f'"{git_blob(data)}"')
     digest = sha256(data)
     elsewhere = self.hub.url.replace("127.0.0.1", "localhost")  # the client strips the token there
-    self.send(
-        302, X_Repo_Commit=at, X_Linked_Size=str(len(data)), X_Linked_ETag=f'"{digest}"',
-        Location=f"{elsewhere}/lfs/{digest}",
-    )  # fmt: skip
+    headers = {"X_Repo_Commit": at, "X_Linked_Size": str(len(data)), "X_Linked_ETag": f'"{digest}"'}
+    if digest in self.hub.chunked:
+        token = f"{self.hub.url}/api/models/{name}/xet-read-token/{at}"
+        headers |= {"X_Xet_Hash": self.hub.chunked[digest], "X_Xet_Refresh_Route": token}
+    self.send(302, Location=f"{elsewhere}/lfs/{digest}", **headers)
+
+
+def chunk_token(self: Handler, kind: str, name: str, revision: str) -> None:
+    token = {"accessToken": "chunks", "exp": 4_000_000_000, "casUrl": self.hub.chunks}
+    headers = {
+        "X_Xet_Cas_Url": self.hub.chunks,
+        "X_Xet_Access_Token": "chunks",
+        "X_Xet_Token_Expiration": "4000000000",
+    }
+    self.send(200, token, **headers)
 
 
 def authored(self: Handler, name: str) -> None:
@@ -376,6 +389,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", rf"{KIND}/{NAME}/commit/([^/]+)", commit),
     ("GET", rf"{KIND}/{NAME}/tree/([^/]+)(?:/(.+))?", tree),
     ("POST", rf"{KIND}/{NAME}/paths-info/([^/]+)", paths_info),
+    ("GET", rf"{KIND}/{NAME}/xet-(?:read|write)-token/([^/]+)", chunk_token),
     ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", lfs_batch),
     ("PUT", r"/lfs/([0-9a-f]{64})", store),
     ("GET HEAD", r"/lfs/([0-9a-f]{64})", stored),

@@ -117,7 +117,7 @@ def fetch(repo: str, file: str, revision: str | None = None) -> Fetched:
                 )
             # By its name, so that the cache knows what a branch was when nobody can be asked.
             path = huggingface_hub.hf_hub_download(
-                repo, file, revision=revision, endpoint=endpoint(), tqdm_class=Bar
+                repo, file, revision=revision, endpoint=endpoint(), tqdm_class=Bar.titled(f"{repo} {file}")
             )
     except Unreachable:
         if (kept := cached(repo, file, revision)) is None:

@@ -43,12 +43,20 @@ def transfer(what: str, total: int | None = None, done: int = 0) -> Iterator[Cal
 
 
 class Bar:
-    """`transfer` in the shape of tqdm, as far as a library that brings a bar of its own may ask for it."""
+    """`transfer` in the shape of tqdm, for a library that draws bars of its own and lets its user pass their class."""
 
-    def __init__(self, *, desc: str = "", total: float | None = None, initial: float = 0, **_: Any) -> None:
+    title = ""
+
+    @classmethod
+    def titled(cls, title: str) -> type[Bar]:
+        """A class of bars that are called so, whatever the library calls them."""
+        return type(cls.__name__, (cls,), {"title": title})
+
+    def __init__(self, *, total: float | None = None, initial: float = 0, **_: Any) -> None:
         self.total, self.n = total, initial
         self._stack = ExitStack()
-        self._advance = self._stack.enter_context(transfer(desc, int(total) if total else None, int(initial)))
+        size = int(total) if total else None
+        self._advance = self._stack.enter_context(transfer(self.title, size, int(initial)))
 
     def __enter__(self) -> Bar:
         return self

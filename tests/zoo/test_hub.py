@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import sys
 import time
+from pathlib import Path
 
+import hf_xet
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -96,6 +100,33 @@ def test_a_token_opens_what_is_private_and_is_never_told(hub: Hub, monkeypatch: 
         f"Bearer {hub.token} at https://me:word@host/x?sig=abc, then hf_{'z' * 12} and other"
     )
     assert told == "Bearer … at https://host/x?… then hf_… and other"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_bar_is_drawn_on_a_terminal_whichever_way_the_bytes_come(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    data = os.urandom(2 << 20)
+    commit = hub.put("authors/model", {"model.safetensors": data})
+    if chunked:  # as the Hub stores large files, and sends them to this client
+        hub.chunks = f"local://{tmp_path / 'chunks'}"
+        (tmp_path / "chunks").mkdir()
+        storage = {"endpoint": hub.chunks, "token": "chunks", "token_expiry_unix_secs": 4_000_000_000}
+        with hf_xet.XetSession().new_upload_commit(**storage) as upload:
+            stored = upload.start_upload_bytes(data, hf_xet.COMPUTE_SHA256)
+        hub.chunked = {hashlib.sha256(data).hexdigest(): stored.result().xet_info.hash}
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    fetched = client.fetch("authors/model", "model.safetensors")
+    assert fetched.path.read_bytes() == data
+    assert (fetched.commit, fetched.sha256) == (commit, hashlib.sha256(data).hexdigest())
+    assert len(hub.requests("/lfs/", "GET")) == (0 if chunked else 1)
+    assert "authors/model model.safetensors" in terminal.getvalue() and "2.1/2.1 MB" in terminal.getvalue()
 
 
 # Data sets

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import hf_xet
 import pytest
 import torch
 from hub_server import Hub
@@ -24,8 +25,9 @@ from zoo.cards import Result, Source, parse_card, read_card, write_card
 from zoo.encoder import Encoder
 from zoo.errors import CardError, HubError, WeightsError
 from zoo.features import Features
+from zoo.files import sha256
 from zoo.folders import write_folder
-from zoo.registry import home
+from zoo.registry import WEIGHTS, home
 from zoo.repos import list_repos
 from zoo.weights import load_tensors, save_tensors
 
@@ -182,6 +184,24 @@ def test_push_list_and_load_in_another_process_with_an_empty_cache(
     torch.testing.assert_close(transformers, zoos, atol=1e-5, rtol=0)
     assert torch.equal(drawn, tiny.reconstruct(pixels(), seed=2).composite)
     assert int(report) == tiny.card.parameters
+
+
+def test_push_and_load_through_chunked_storage(
+    logged_in: Hub, folder: Path, tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way the Hub's own large files go; its storage is a folder here, which the client writes and reads itself."""
+    logged_in.chunks = f"local://{tmp_path / 'chunks'}"
+    (tmp_path / "chunks").mkdir()
+    weights = [folder / file for file in WEIGHTS]
+    logged_in.storage = {
+        sha256(path): path.read_bytes() for path in weights
+    }  # the Hub asks its storage for them
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    zoo.push(folder, "me/dino")
+    hashes = hf_xet.hash_files([str(path) for path in weights])
+    logged_in.chunked = {sha256(path): each.hash for path, each in zip(weights, hashes, strict=True)}
+    assert torch.equal(pooled(zoo.load("me/dino", device="cpu")), pooled(tiny))
+    assert not logged_in.requests("/lfs/"), "no bytes went by the other way"
 
 
 def test_a_cut_download_of_the_clients_goes_on(hub: Hub) -> None:
