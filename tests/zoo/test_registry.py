@@ -268,3 +268,26 @@ def test_the_public_names_are_the_registrys_and_bring_no_torch() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "ok\n"
     )
+
+
+def test_the_nearest_model_is_of_the_same_method_then_family_kind_and_size() -> None:
+    def other(name: str, **changes: Any) -> ModelCard:
+        return dataclasses.replace(CARD, name=name, parameters=100, **changes)
+
+    card = dataclasses.replace(CARD, parameters=100)
+    models = [
+        other("far", method="mae", family="resnet", kind="generative"),
+        other("sized", method="mae", kind="generative"),
+        other("kind", method="mae"),
+        other("method", family="swin", kind="generative"),
+        dataclasses.replace(other("size", method="mae"), parameters=400),
+    ]
+    assert registry.most_alike(card, models).name == "method"  # type: ignore[union-attr]
+    order = []
+    while models:
+        found = registry.most_alike(card, models)
+        assert found is not None
+        models.remove(found)
+        order.append(found.name)
+    assert order == ["method", "kind", "size", "sized", "far"]
+    assert registry.most_alike(card, [card]) is None
