@@ -38,7 +38,39 @@ each_card = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 
 def test_the_papers_models_are_there() -> None:
     names = {card.name for card in CARDS}
-    assert {"dino_vits16", "mae_vitb16", "moco_v3_vits16", "ibot_vitb16", "dinov2_vits14_reg"} <= names
+    methods = {card.method for card in CARDS}
+    assert {
+        "dino",
+        "mae",
+        "beit",
+        "simmim",
+        "ummae",
+        "simclr",
+        "byol",
+        "moco_v1",
+        "moco_v2",
+        "moco_v3",
+        "swav",
+    } <= methods
+    assert {
+        "deepclusterv2",
+        "selav2",
+        "barlowtwins",
+        "vicreg",
+        "simsiam",
+        "instdisc",
+        "pirl",
+        "obow",
+        "infomin",
+    } <= methods
+    assert {"ibot", "msn", "ijepa", "data2vec", "dinov2", "dinov3", "supervised", "cpcv2"} <= methods
+    assert {
+        "dino_vits16",
+        "mae_vith14_visualize",
+        "simclr_resnet50x4",
+        "byol_resnet200x2",
+        "swav_vits16",
+    } <= names
 
 
 @functools.cache
@@ -55,7 +87,9 @@ def test_it_builds_with_its_stated_parameter_count(card: ModelCard) -> None:
     assert card.transform.size % families.family(card.family).stride(module) == 0
     if card.decoder is not None:
         with torch.device("meta"):
-            assert isinstance(build_decoder(card.decoder, module), nn.Module)
+            decoder = build_decoder(card.decoder, module)
+        assert sum(parameter.numel() for parameter in decoder.parameters()) > 3 * card.decoder.patch**2
+        assert card.transform.size % card.decoder.mask_patch == 0
 
 
 @each_card

@@ -26,7 +26,6 @@ from zoo.cards import (
     parse_card,
     read_card,
     render_card,
-    summary,
     write_card,
 )
 from zoo.errors import CardError
@@ -358,17 +357,6 @@ def test_title_and_arguments() -> None:
     assert full_card(body="no heading").title == "x"
     card = full_card(pooling="avg", arguments={"img_size": 128})
     assert card.model_arguments == {"img_size": 128, "global_pool": "avg"}
-
-
-def test_the_summary_begins_with_licence_and_numbers() -> None:
-    rows = summary(full_card(licence="cc-by-nc-4.0", results=(KNN,), decoder=DECODER, training=TRAINING))
-    assert rows[0] == ("licence", "cc-by-nc-4.0 (no commercial use)")
-    assert rows[1] == ("knn accuracy", f"55.1 % on Imagenette validation (k 20, T 0.07), {KNN.source}")
-    told = dict(rows)
-    assert told["parameters"] == "5,524,416"
-    assert "110.5 minutes on 2 CPU cores" in told["trained"]
-    assert told["decoder"] == "mae, 2 blocks of width 96, predicts raw pixels; random masks hide 0.75"
-    assert all(value for _, value in rows)
 
 
 def test_values_are_checked_where_cards_are_made_too() -> None:

@@ -66,7 +66,8 @@ def test_sources_say_place_and_hash() -> None:
                Source(url="https://example.org/x.pth", md5_prefix="abcdef"))  # fmt: skip
     told = dict(summary(dataclasses.replace(DINO, sources=sources)))
     assert told["weights"].splitlines() == [
-        "hub: a/b m.bin at 01234567",
+        "hub: a/b m.bin",
+        "     commit 0123456789ab",
         f"     sha256 {'0' * 12}…",
         "url: https://example.org/x.pth",
         "     md5 abcdef",

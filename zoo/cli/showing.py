@@ -96,9 +96,9 @@ def _places(card: ModelCard) -> Iterator[str]:
     if weights(card) in ("bundled", "local"):
         yield weights(card)
     for source in card.sources:
-        at = f" at {source.revision[:8]}" if source.revision else ""
-        yield f"hub: {source.repo} {source.file}{at}" if source.repo else f"url: {source.url}"
-        for kind, known in (("sha256", source.sha256 or source.sha256_prefix), ("md5", source.md5_prefix)):
+        yield f"hub: {source.repo} {source.file}" if source.repo else f"url: {source.url}"
+        sha256 = source.sha256 or source.sha256_prefix
+        for kind, known in (("commit", source.revision), ("sha256", sha256), ("md5", source.md5_prefix)):
             if known:
                 yield f"     {kind} {known[:12]}{'…' * (len(known) > 12)}"
 
