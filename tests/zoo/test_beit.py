@@ -14,8 +14,8 @@ from scipy.interpolate import RectBivariateSpline
 from timm.models.beit import Beit
 from torch import Tensor
 
-from zoo.cards import ModelCard
-from zoo.errors import SizeError, Unsupported
+from zoo.cards import DecoderSpec, ModelCard
+from zoo.errors import CardError, SizeError, Unsupported
 from zoo.families import beit, family
 from zoo.loading import build
 from zoo.published import read_published
@@ -162,3 +162,20 @@ def test_building_and_sizes() -> None:
             beit.attention_rows(module, torch.empty(1, 3, 64, 96), 0, (0, 6))
         with pytest.raises(Unsupported, match="VisionTransformer, not a BEiT; choose another family"):
             beit.build("vit_tiny_patch16_224", {})
+
+
+def test_simmims_decoder_asks_for_the_final_norm(card_of: Callable[..., ModelCard]) -> None:
+    """Its authors' network has it (USE_MEAN_POOLING: False), and the mean of patches drops it by default."""
+    spec = DecoderSpec(
+        kind="simmim", patch=16, mask_patch=32, normalised_targets=False, ratio=0.6, strategy="random"
+    )
+    arguments = {**SMALL, **SHARED}
+    said: dict[str, Any] = {"pooling": "avg", "kind": "generative", "decoder": spec}
+    with torch.device("meta"):
+        with pytest.raises(CardError, match=r"final norm.*write arguments: {use_fc_norm: false}"):
+            build(card_of("beit", "beit_base_patch16_224", arguments=arguments, **said))
+        with pytest.raises(CardError, match=r"final norm.*write arguments: {fc_norm: false}"):
+            build(card_of(**said))
+        kept = {**arguments, "use_fc_norm": False}
+        module, decoder = build(card_of("beit", "beit_base_patch16_224", arguments=kept, **said))
+    assert decoder is not None and isinstance(module.norm, torch.nn.LayerNorm)

@@ -37,7 +37,7 @@ SWIN: dict[str, Any] = {"embed_dim": 8, "num_heads": [1, 2, 2, 4], "window_size"
 PVT: dict[str, Any] = {"embed_dims": [8, 16, 32, 64], "num_heads": [1, 2, 2, 4]}
 PLAIN_SWIN = {"img_size": 128, "depths": [2, 2, 2, 2], "strict_img_size": False, **SWIN, "window_size": 4}
 VIT: dict[str, Any] = {"img_size": 128, "depth": 2, "embed_dim": 48, "num_heads": 3, "fc_norm": False}
-BEIT: dict[str, Any] = {"img_size": 128, "depth": 2, "embed_dim": 48, "num_heads": 3}
+BEIT: dict[str, Any] = {"img_size": 128, "depth": 2, "embed_dim": 48, "num_heads": 3, "use_fc_norm": False}
 MODELS: dict[str, tuple[str, str, dict[str, Any], DecoderSpec]] = {
     "ummae swin": ("swin", "ssl_zoo_ummae_swin_micro", SWIN, UMMAE),
     "ummae pvt": ("pvt", "ssl_zoo_ummae_pvt_micro", PVT, UMMAE),

@@ -13,7 +13,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from zoo.decoders import Masks
-from zoo.errors import Unsupported
+from zoo.errors import CardError, Unsupported
 from zoo.masking import Seeds
 from zoo.patches import patchify
 
@@ -37,8 +37,17 @@ class SimMIMDecoder(nn.Module):
 
 
 def build(spec: DecoderSpec, module: nn.Module) -> SimMIMDecoder:
-    """A decoder with fresh weights for that encoder."""
+    """A decoder with fresh weights for that encoder; CardError where it has no final norm, which comes before it.
+
+    timm's ViTs and BEiTs leave theirs out where the mean of patches has a norm of its own, as it has by default.
+    """
     encoder: Any = module
+    if isinstance(getattr(encoder, "norm", None), nn.Identity):
+        argument = "fc_norm" if hasattr(encoder, "reg_token") else "use_fc_norm"
+        raise CardError(
+            f"SimMIM's decoder reads patches after the final norm, which this {type(module).__name__} lacks with "
+            f"pooling: avg; write arguments: {{{argument}: false}}"
+        )
     embedding = encoder.patch_embed.proj
     return SimMIMDecoder(encoder.num_features, embedding.out_channels, spec.patch, embedding.in_channels)
 
