@@ -72,8 +72,8 @@ def attention_panel(image: Tensor, heads: Tensor, *, title: str = "", tile: int 
 
 def attention_tiles(image: Tensor, heads: Tensor, *, tile: int = 320) -> tuple[list[Image.Image], list[str]]:
     """The tiles of `attention_panel` and their labels, for a sheet with one photo per row."""
-    size = _tile_size(image, tile)
-    photo = _resized(_to_picture(image), size)
+    size = tile_size(image, tile)
+    photo = resized(to_picture(image), size)
     mean = heads.mean(dim=0)
     heat = [_heat_over(photo, head) for head in (*heads, mean)]
     tiles = [photo, *heat, _spotlight(photo, top_mass(mean))]
@@ -100,7 +100,7 @@ def reconstruction_panel(
     rows = []
     for i in range(len(rec.image)):
         columns = (rec.image[i], rec.masked[i], rec.predicted[i], rec.composite[i])
-        tiles = [_resized(_to_picture(column), _tile_size(column, tile)) for column in columns]
+        tiles = [resized(to_picture(column), tile_size(column, tile)) for column in columns]
         labels = ("original", "masked", "predicted", "composite") if i == 0 else ()
         rows.append(Row(tiles, labels, reconstruction_caption(rec, i, strategy, seed)))
     borrowed = "The picture borrows the mean and variance of every hidden patch: this model predicts normalised pixels."
@@ -136,11 +136,11 @@ def sheet(rows: Sequence[Row], *, title: str = "", footer: str = "") -> Image.Im
     height = top + sum(heights) + GAP * (len(rows) - 1) + (GAP + CAPTION if footer else 0) + MARGIN
     picture = Image.new("RGB", (width + 2 * MARGIN, height), PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN), title, fill=INK, font=heading, anchor="lt")
+    _write(draw, (MARGIN, MARGIN), title, TITLE, INK)
     for row, row_height in zip(rows, heights, strict=True):
         _draw_row(picture, draw, row, widths, top)
         top += row_height + GAP
-    draw.text((MARGIN, top), footer, fill=FAINT, font=small, anchor="lt")
+    _write(draw, (MARGIN, top), footer, CAPTION, FAINT)
     return picture
 
 
@@ -175,7 +175,7 @@ def heat_colours(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 def _heat_over(photo: Image.Image, head: Tensor) -> Image.Image:
     """One head (h, w) as heat over a grey copy of the photo, on the head's own scale."""
     strength = _stretched(head.detach().float().cpu().numpy())
-    heat = _resized(Image.fromarray(heat_colours(strength)), photo.size, Image.Resampling.NEAREST)
+    heat = resized(Image.fromarray(heat_colours(strength)), photo.size, Image.Resampling.NEAREST)
     return Image.blend(photo.convert("L").convert("RGB"), heat, 0.78)
 
 
@@ -183,7 +183,7 @@ def _spotlight(photo: Image.Image, mask: Tensor) -> Image.Image:
     """The photo where the mask (h, w) is True, a pale ghost of it elsewhere."""
     stencil = Image.fromarray(mask.cpu().numpy().astype(np.uint8) * 255)
     ghost = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, PAPER), 0.8)
-    return Image.composite(photo, ghost, _resized(stencil, photo.size, Image.Resampling.NEAREST))
+    return Image.composite(photo, ghost, resized(stencil, photo.size, Image.Resampling.NEAREST))
 
 
 def _stretched(head: Array) -> Array:
@@ -193,17 +193,17 @@ def _stretched(head: Array) -> Array:
     return stretched
 
 
-def _to_picture(image: Tensor) -> Image.Image:
+def to_picture(image: Tensor) -> Image.Image:
     """(3, H, W) in [0, 1] -> PIL, rounded to 8 bits."""
     levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _resized(picture: Image.Image, size: tuple[int, int], how: Image.Resampling | None = None) -> Image.Image:
+def resized(picture: Image.Image, size: tuple[int, int], how: Image.Resampling | None = None) -> Image.Image:
     return picture.resize(size, how if how is not None else Image.Resampling.BICUBIC)
 
 
-def _tile_size(image: Tensor, tile: int) -> tuple[int, int]:
+def tile_size(image: Tensor, tile: int) -> tuple[int, int]:
     """Width and height of an image (3, H, W) whose longer side becomes `tile`."""
     height, width = image.shape[-2:]
     scale = tile / max(height, width)
@@ -226,12 +226,22 @@ def _draw_row(
     """Labels, tiles and caption of one row whose upper edge is at `top`."""
     bottom = top + _row_height(row)
     upper = top + (LABEL + 8 if row.labels else 0)
-    left, font = MARGIN, ImageFont.load_default(LABEL)
+    left = MARGIN
     for column, (tile, width) in enumerate(zip(row.tiles, widths, strict=False)):
         if row.labels:
-            draw.text((left + width // 2, top), row.labels[column], fill=INK, font=font, anchor="mt")
+            _write(draw, (left + width // 2, top), row.labels[column], LABEL, INK, "mt")
         picture.paste(tile, (left + (width - tile.width) // 2, upper))
         left += width + GAP
-    draw.text(
-        (MARGIN, bottom - CAPTION), row.caption, fill=FAINT, font=ImageFont.load_default(CAPTION), anchor="lt"
-    )
+    _write(draw, (MARGIN, bottom - CAPTION), row.caption, CAPTION, FAINT)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    size: int,
+    colour: tuple[int, int, int],
+    anchor: str = "lt",
+) -> None:
+    """Text in PIL's own font, which has no × and would draw an empty box."""
+    draw.text(at, text.replace("×", "x"), fill=colour, font=ImageFont.load_default(size), anchor=anchor)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
+from zoo.errors import Unsupported
+
+if TYPE_CHECKING:
+    from zoo.encoder import Encoder
 
 
 def _attend_arguments(parser: Parser) -> None:
@@ -19,6 +24,16 @@ def _attend_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--fit", type=one_of("whole", "crop"), default="whole", help="whole or crop (default: whole)"
     )
+    parser.add_argument(
+        "--query",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="whose attention: a patch of the block's grid, from 0 (default: the class token)",
+    )
+    parser.add_argument(
+        "--hierarchy", action="store_true", help="draw a pyramid's grids and a Swin's windows instead"
+    )
 
 
 def _attend(arguments: argparse.Namespace) -> None:
@@ -26,14 +41,38 @@ def _attend(arguments: argparse.Namespace) -> None:
 
     picture_format(arguments.out)  # a wrong suffix is told before the work, not after it
     encoder = load_model(arguments)
+    if arguments.hierarchy:
+        _draw_hierarchy(encoder, arguments)
+        return
     photo = as_seen(encoder, arguments.image, size=arguments.size, fit=arguments.fit)
-    heads = encoder.attention(photo[None], block=arguments.block)[0].cpu()
+    query: Literal["cls"] | tuple[int, int] = (
+        (arguments.query[0], arguments.query[1]) if arguments.query else "cls"
+    )
+    try:
+        heads = encoder.attention(photo[None], block=arguments.block, query=query)[0].cpu()
+    except Unsupported as error:
+        raise Unsupported(str(error).replace("query=(row, column)", "--query ROW COLUMN")) from error
     count, h, w = heads.shape
     block = "the last block" if arguments.block == -1 else f"block {arguments.block}"
+    if arguments.query:
+        block = f"patch ({', '.join(map(str, query))}) in {block}"
     title = f"{encoder.card.name} · {Path(arguments.image).name} · {block} · {h}×{w} patches"
     picture = attention_panel(photo, heads, title=title)
     path = save_picture(picture, arguments.out)
     print(f"{count} heads of {block} on {h}×{w} patches: {path} ({picture.width}×{picture.height})")
+
+
+def _draw_hierarchy(encoder: Encoder, arguments: argparse.Namespace) -> None:
+    from zoo.hierarchy import hierarchy_panel
+    from zoo.pictures import as_seen, save_picture
+
+    size = arguments.size or encoder.size  # its own, for windows are made for it
+    photo = as_seen(encoder, arguments.image, size=size, fit=arguments.fit)
+    height, width = photo.shape[-2:]
+    title = f"{encoder.card.name} · {Path(arguments.image).name} · {height}×{width} pixels"
+    picture = hierarchy_panel(encoder, photo, title=title)
+    path = save_picture(picture, arguments.out)
+    print(f"the hierarchy of {encoder.card.name}: {path} ({picture.width}×{picture.height})")
 
 
 def _reconstruct_arguments(parser: Parser) -> None:

@@ -51,7 +51,7 @@ def with_mask_token(module: Swin, pixels: Tensor, hidden: Tensor, token: Tensor)
     """Features where `token` (1, 1, C) takes the place of hidden patches (B, h, w) once they are embedded: SimMIM's."""
     grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
     x = with_token(module.patch_embed(pixels), hidden, token)
-    for stage in _stages(module):
+    for stage in stages(module):
         x = stage(x)
     return _split(module, module.norm(x))
 
@@ -68,10 +68,11 @@ def _sides(positions: Tensor) -> tuple[int, int]:
 
 def depth(module: Swin) -> int:
     """Number of blocks, of all stages."""
-    return sum(len(stage.blocks) for stage in _stages(module))
+    return sum(len(stage.blocks) for stage in stages(module))
 
 
-def _stages(module: Swin) -> list[Any]:
+def stages(module: Swin) -> list[Any]:
+    """The stages, each with its `blocks` and the `downsample` before them."""
     return list(module.layers)
 
 
@@ -87,7 +88,7 @@ def intermediates(module: Swin, pixels: Tensor, layers: Sequence[int]) -> list[F
 
 def pyramid(module: Swin, pixels: Tensor) -> list[Tensor]:
     """The outputs of the four stages [(B, C_i, h_i, w_i)], finest first, the last through the final norm."""
-    last = list(itertools.accumulate(len(stage.blocks) for stage in _stages(module)))
+    last = list(itertools.accumulate(len(stage.blocks) for stage in stages(module)))
     after = enumerate(_through(module, _after_each(module, pixels)), start=1)
     return [x.permute(0, 3, 1, 2) for count, x in after if count in last]
 
@@ -96,7 +97,7 @@ def _after_each(module: Swin, pixels: Tensor) -> Iterator[Tensor]:
     """(B, h, w, D) after each block, from the first on."""
     grid_of(pixels.shape[-2], pixels.shape[-1], stride(module))
     x = module.patch_embed(pixels)
-    for stage in _stages(module):
+    for stage in stages(module):
         x = stage.downsample(x)
         for block in stage.blocks:
             x = block(x)
@@ -138,7 +139,7 @@ def attention_rows(module: Swin, pixels: Tensor, block: int, query: tuple[int, i
 def _before(module: Swin, pixels: Tensor, block: int) -> tuple[Any, Tensor]:
     """A block, numbered through all stages, and its input (B, h, w, D)."""
     x, index = module.patch_embed(pixels), 0
-    for stage in _stages(module):
+    for stage in stages(module):
         x = stage.downsample(x)
         for each in stage.blocks:
             if index == block:
@@ -157,14 +158,20 @@ class Windows(NamedTuple):
     bias: Tensor  # (heads, S, S), of relative positions
 
 
+def window_and_shift(block: Any, sides: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of a block's windows on a grid (h, w), and how far they are shifted."""
+    if isinstance(block, PositionBlock):
+        return block.window_and_shift(sides)
+    return block.window_size, block.shift_size
+
+
 def windows(block: Any, sides: tuple[int, int]) -> Windows:
     """The windows of a block on a grid (h, w), as the block itself shifts, pads and cuts it."""
-    (height, width), ours = sides, isinstance(block, PositionBlock)
-    window, shift = block.window_and_shift(sides) if ours else (block.window_size, block.shift_size)
+    (height, width), (window, shift) = sides, window_and_shift(block, sides)
     index = torch.arange(height * width, device=block.norm1.weight.device).reshape(1, height, width, 1)
     shifted = padded(index.roll([-each for each in shift], dims=(1, 2)), window, -1)
     slots = window_partition(shifted, window).flatten(1)
-    if ours:
+    if isinstance(block, PositionBlock):
         return Windows(slots, block.apart(sides, device=slots.device), block.relative_bias(window))
     mask = block.get_attn_mask(shifted.float())
     apart = torch.zeros(*slots.shape, slots.shape[1], dtype=torch.bool, device=slots.device)
