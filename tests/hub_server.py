@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-LARGE = (".safetensors", ".pth", ".bin", ".parquet")
+LARGE = (".safetensors", ".pth", ".bin", ".parquet", ".onnx")
 DATE = "2026-01-31T12:00:00.000Z"
 NAME = r"([^/]+/[^/]+)"
 KIND = r"/api/(models|datasets)"

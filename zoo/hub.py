@@ -28,7 +28,7 @@ HUGGING_FACE = "https://huggingface.co"
 TIMEOUT: Any = (2.5, 10.0, 10.0, 10.0)
 
 _SECRETS = (
-    (re.compile(r"\bhf_\w{8,}"), "hf_…"),
+    (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "hf_…"),
     (re.compile(r"(?<=://)[^/@\s]+@"), ""),  # user:password@
     (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?…"),  # a signed link
 )

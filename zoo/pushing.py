@@ -30,8 +30,9 @@ def push(name_or_folder: str | Path, repo_id: str, *, private: bool = True) -> s
     folder = pull(name_or_folder)
     verify(folder)
     card = read_card(folder)
-    name = repo_id.partition("/")[2]
-    tags = dict.fromkeys((TAG, "self-supervised", "timm", card.method, *card.tags))
-    shared = dataclasses.replace(card, name=name, tags=tuple(tags))
-    files: dict[str, Path | bytes] = {**model_files(folder), README: render_card(shared).encode()}
-    return hub.upload(repo_id, files, f"{name}: {card.title}", private=private, only=WEIGHTS)
+    name, files = repo_id.partition("/")[2], model_files(folder)
+    exported = ("onnx",) if any(file.startswith("onnx/") for file in files) else ()
+    tags = dict.fromkeys((TAG, "self-supervised", "timm", card.method, *exported, *card.tags))
+    shared = render_card(dataclasses.replace(card, name=name, tags=tuple(tags)))
+    content: dict[str, Path | bytes] = {**files, README: shared.encode()}
+    return hub.upload(repo_id, content, f"{name}: {card.title}", private=private, only=WEIGHTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import sys
 import time
@@ -92,15 +93,21 @@ def test_what_is_missing_is_named(hub: Hub) -> None:
         assert not isinstance(error.value, Unreachable)
 
 
-def test_a_token_opens_what_is_private_and_is_never_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_opens_what_is_private_and_is_never_told(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     hub.put("authors/secret", {"model.safetensors": WEIGHTS}, private=True)
     hub.token = "hf_" + "q" * 20
     monkeypatch.setenv("HF_TOKEN", hub.token)
     client.fetch("authors/secret", "model.safetensors")
     assert hub.requests("/resolve/")[0].authorization == f"Bearer {hub.token}"
     assert hub.requests("/lfs/", "GET")[0].authorization is None, "the storage never sees it"
+    assert "/authors/secret/" in caplog.text and hub.token not in caplog.text
+    hub.put("authors/accepted", {"model.safetensors": WEIGHTS}, gated=True)
+    assert client.fetch("authors/accepted", "model.safetensors").path.read_bytes() == WEIGHTS
     told = client.without_secrets(
-        f"Bearer {hub.token} at https://me:word@host/x?sig=abc, then hf_{'z' * 12} and other"
+        f"Bearer {hub.token} at https://me:word@host/x?sig=abc, then hf_{'z' * 20} and other"
     )
     assert told == "Bearer … at https://host/x?… then hf_… and other"
 

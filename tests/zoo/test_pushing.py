@@ -110,12 +110,16 @@ def test_a_second_push_takes_away_what_is_gone_and_a_repo_keeps_what_is_its_own(
     repo = logged_in.repos["models/me/dino"]
     assert not repo.private
     repo.commit({**repo.commits[repo.head], "notes.txt": b"mine"})
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"graph")
     card = dataclasses.replace(read_card(folder), decoder=None)
     write_folder(folder, card, tiny.module, None, "# Less", dtype=torch.float32)
     zoo.push(folder, "me/dino")
     assert repo.commits[repo.head].keys() == {
-        ".gitattributes", "README.md", "config.json", "model.safetensors", "notes.txt"
+        ".gitattributes", "README.md", "config.json", "model.safetensors", "notes.txt",
+        "onnx/model.onnx",
     }  # fmt: skip
+    assert parse_card(repo.commits[repo.head]["README.md"].decode(), "dino").tags[4] == "onnx"
 
 
 def test_pushes_that_are_refused(
@@ -162,6 +166,7 @@ print(report.parameters)
 """
 
 
+@pytest.mark.timeout(300)  # it waits for an interpreter to start
 def test_push_list_and_load_in_another_process_with_an_empty_cache(
     logged_in: Hub, folder: Path, tiny: Encoder, tmp_path: Path
 ) -> None:
@@ -216,6 +221,7 @@ def test_a_cut_download_of_the_clients_goes_on(hub: Hub) -> None:
 # Processes that pull
 
 
+@pytest.mark.timeout(300)  # it waits for three interpreters to start
 def test_a_killed_pull_leaves_nothing_and_two_at_once_make_one_model(
     hub: Hub, tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
