@@ -17,7 +17,7 @@ from zoo import card_hub, families, layouts
 from zoo.card_specs import Source
 from zoo.cards import ModelCard, parse_card, read_card, render_card
 from zoo.loading import build_decoder
-from zoo.registry import MODEL_CARDS
+from zoo.registry import MODEL_CARDS, find
 
 FILES = sorted(MODEL_CARDS.glob("*.md"))
 CARDS = [read_card(file) for file in FILES]
@@ -93,6 +93,15 @@ def test_it_builds_with_its_stated_parameter_count(card: ModelCard) -> None:
 
 
 @each_card
+def test_its_sources_fit_its_architecture(card: ModelCard) -> None:
+    """A layout that knows of another architecture with tensors of the same shapes has nothing to say of this one."""
+    module = _encoder(card.family, card.architecture, json.dumps(card.model_arguments))
+    for source in card.sources:
+        check = layouts.named(source.layout or "").check
+        assert check is None or check(module) == ""
+
+
+@each_card
 def test_it_says_what_it_is(card: ModelCard) -> None:
     assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", card.name)
     assert card.name.startswith(f"{card.method}_")
@@ -157,6 +166,25 @@ def test_no_fact_is_there_twice(file: Path) -> None:
     assert written["zoo"] == rendered["zoo"]
     assert "model-index" not in written
     assert all(written.get(key) != default for key, default in card_hub.DEFAULTS.items())
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("facebook/dino-vits16", "dino_vits16"),
+        ("vit_small_patch16_224.dino", "dino_vits16"),
+        ("timm/vit_small_patch16_224.dino", "dino_vits16"),
+        ("dino_deitsmall16", "dino_vits16"),
+        ("facebook/vit-mae-base", "mae_vitb16_visualize"),
+        ("timm/vit_base_patch16_224.mae", "mae_vitb16"),
+        ("facebook/dinov2-small", "dinov2_vits14"),
+        ("microsoft/beit-base-patch16-224-pt22k", "beit_vitb16"),
+        ("microsoft/beit-base-patch16-224-pt22k-ft22k", "beit_vitb16_ft22k"),
+        ("lightly-ai/simclrv1-imagenet1k-resnet50-1x", "simclr_resnet50"),
+    ],
+)
+def test_what_people_type_is_found(typed: str, meant: str) -> None:
+    assert find(typed).stem == meant
 
 
 def test_no_name_means_two_models() -> None:
