@@ -113,6 +113,8 @@ def test_it_says_what_it_is(card: ModelCard) -> None:
         "supervised" if card.kind == "supervised" else "self-supervised"
     )
     assert card.body.startswith("# ") and f'zoo.load("{card.name}"' in card.body
+    for code in re.findall(r"```python\n(.*?)```", card.body, re.DOTALL):
+        compile(code, card.name, "exec")
     sentences = re.findall(r"[.:!?](?=\s)", card.body.partition("```")[0])
     assert 2 <= len(sentences) <= 16
 

@@ -69,8 +69,8 @@ def list_models(
 ) -> list[str]:
     """Sorted names of models; None asks for no filter. A card that cannot be read is skipped with a warning.
 
-    >>> list_models("dino_*", commercial=True)
-    ['dino_vitt16_imagenette']
+    >>> list_models("dino_vit?16", commercial=True)
+    ['dino_vitb16', 'dino_vits16']
     """
     return [each.name for each in list_cards(pattern, method=method, kind=kind, commercial=commercial)]
 
