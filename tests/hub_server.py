@@ -74,7 +74,7 @@ class Hub:
             set()
         )  # sha256 of what is sent with one byte flipped, or names of authors' files
         self.cuts: list[int] = []  # bytes after which the next answers of files break off
-        self.expired: set[str] = set()  # names of authors' files whose link is dead
+        self.statuses: dict[str, int] = {}  # what is answered instead of an author's file
         self.token: str | None = None  # what private and gated repos, and all uploads, ask for
         self.chunked: dict[str, str] = {}  # large files that are in chunked storage too: its hash, by sha256
         self.chunks = ""  # address of that storage
@@ -373,10 +373,11 @@ def chunk_token(self: Handler, kind: str, name: str, revision: str) -> None:
 
 
 def authored(self: Handler, name: str) -> None:
-    if name in self.hub.expired or name not in self.hub.authors:
-        return self.send(403 if name in self.hub.expired else 404, b"AccessDenied")
+    if name in self.hub.statuses or name not in self.hub.authors:
+        return self.send(self.hub.statuses.get(name, 404), b"AccessDenied")
     data = self.hub.authors[name]
-    self.send_bytes(data, name, ETag=f'"{sha256(data)[:16]}"')
+    kind = {"Content_Type": "text/html; charset=utf-8"} if name.endswith(".html") else {}
+    self.send_bytes(data, name, ETag=f'"{sha256(data)[:16]}"', **kind)
 
 
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [

@@ -8,7 +8,6 @@ retries; no message holds a token.
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,20 +17,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
+from zoo.endpoint import OFFLINE, endpoint, is_offline, without_secrets
 from zoo.errors import DataError, HubError, Unreachable
 from zoo.progress import Bar
 
-OFFLINE = "HF_HUB_OFFLINE is set"
-HUGGING_FACE = "https://huggingface.co"
 # Seconds to connect, to read, to write and to wait for a connection, as httpx takes them: a machine without network is
 # told before its user wonders, and a slow one has time to answer.
 TIMEOUT: Any = (2.5, 10.0, 10.0, 10.0)
 
-_SECRETS = (
-    (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "hf_…"),
-    (re.compile(r"(?<=://)[^/@\s]+@"), ""),  # user:password@
-    (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?…"),  # a signed link
-)
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 Kind = Literal["model", "dataset"]
@@ -53,32 +46,6 @@ class Fetched:
     path: Path
     commit: str
     sha256: str | None  # as the Hub states it; small files have none
-
-
-def endpoint() -> str:
-    """Address of the Hub: HF_ENDPOINT as it is now, or Hugging Face's."""
-    return (os.environ.get("HF_ENDPOINT") or HUGGING_FACE).rstrip("/")
-
-
-def address(repo: str, file: str, revision: str | None = None) -> str:
-    """Where a person would fetch a file of a model repo."""
-    return f"{endpoint()}/{repo}/resolve/{revision or 'main'}/{file}"
-
-
-def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE, or transformers' name for it, forbids every request."""
-    switches = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    return any(switch.upper() in ("1", "ON", "YES", "TRUE") for switch in switches)
-
-
-def without_secrets(text: str) -> str:
-    """`text` without tokens, passwords in addresses, and the queries of signed links."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"):
-        if token := os.environ.get(name, "").strip():
-            text = text.replace(token, "…")
-    for secret, shown in _SECRETS:
-        text = secret.sub(shown, text)
-    return text
 
 
 # What lies in a repo

@@ -12,6 +12,7 @@ from textwrap import indent
 from zoo import hub, registry
 from zoo.cards import ModelCard, Source, read_card
 from zoo.downloads import download
+from zoo.endpoint import address, endpoint, is_offline, without_secrets
 from zoo.errors import HubError, UnknownModel, Unreachable, Unsupported, WeightsError, ZooError
 from zoo.files import locked
 from zoo.registry import has_weights, home, most_alike
@@ -162,7 +163,7 @@ def _convert(card: ModelCard, source: Source, path: Path, digest: str, folder: P
 def _place(source: Source) -> str:
     """A source as a person would fetch it."""
     if source.repo:
-        return hub.without_secrets(hub.address(source.repo, source.file or "", source.revision))
+        return without_secrets(address(source.repo, source.file or "", source.revision))
     return source.url or ""
 
 
@@ -175,11 +176,9 @@ def _ways_out(card: ModelCard) -> str:
     if near := most_alike(card, here):
         shared = "the same method" if near.method == card.method else "the nearest there is"
         ways.append(f"take zoo.load({near.name!r}), which is on this machine ({shared}: {near.method})")
-    if hub.is_offline():
+    if is_offline():
         ways.append("unset HF_HUB_OFFLINE")
     elif any(source.repo for source in card.sources):
-        ways.append(
-            f"set HF_ENDPOINT to a Hub that this machine reaches (now {hub.without_secrets(hub.endpoint())})"
-        )
+        ways.append(f"set HF_ENDPOINT to a Hub that this machine reaches (now {without_secrets(endpoint())})")
     ways.append('take weights="random", the untrained architecture')
     return "ways out:\n" + "\n".join(f"  {way}" for way in ways)

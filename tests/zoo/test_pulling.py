@@ -23,9 +23,8 @@ from torch import Tensor
 import zoo
 from zoo import trust
 from zoo.cards import ModelCard, Source, parse_card, render_card, write_card
-from zoo.downloads import download
 from zoo.encoder import Encoder
-from zoo.errors import HubError, UnknownModel, Unreachable, Unsupported, WeightsError
+from zoo.errors import UnknownModel, Unsupported, WeightsError
 from zoo.features import Features
 from zoo.folders import write_folder
 from zoo.registry import home, register, remove
@@ -172,7 +171,7 @@ def test_a_dead_source_is_told_and_the_next_one_taken(
     hub: Hub, tiny: Encoder, published: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.authors |= {"expired.pth": b"", FILE: published}
-    hub.expired.add("expired.pth")
+    hub.statuses["expired.pth"] = 403
     hub.put("authors/gated", {FILE: published}, gated=True)
     dead = [
         Source(repo="authors/gone", file=FILE),
@@ -363,46 +362,6 @@ def test_commercial_use_is_refused_with_the_nearest_that_is_permitted(tiny: Enco
         Unsupported, match=r"the same method that may be: 'mae_vitt16_imagenette' \(apache-2\.0\)"
     ):
         zoo.load(card, policy="commercial")
-
-
-# Addresses of authors
-
-
-def test_a_cut_download_goes_on_where_it_was_cut(hub: Hub) -> None:
-    hub.authors["big.pth"] = data = os.urandom(3 << 20)
-    hub.cuts = [2_000_000]
-    assert download(f"{hub.url}/authors/big.pth").read_bytes() == data
-    first, second = hub.requests("/authors/big.pth")
-    assert first.range is None and second.range is not None
-    assert 0 < int(second.range.removeprefix("bytes=").rstrip("-")) <= 2_000_000
-    download(f"{hub.url}/authors/big.pth")
-    assert len(hub.log) == 2
-
-
-def test_what_an_earlier_process_left_is_continued_unless_the_file_is_another_by_now(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("zoo.downloads.PAUSES", (0.0,))
-    url = f"{hub.url}/authors/big.pth"
-    for changed in (False, True):
-        hub.authors["big.pth"] = data = os.urandom(3 << 20)
-        hub.cuts = [2_000_000, 0]
-        with pytest.raises(Unreachable, match="cannot be reached"):
-            download(url)
-        if changed:
-            hub.authors["big.pth"] = data = os.urandom(3 << 20)
-        path = download(url)
-        assert path.read_bytes() == data
-        assert hub.log[-1].range == f"bytes={1 << 20}-"
-        assert [each.name for each in path.parent.iterdir() if each.suffix != ".lock"] == [path.name]
-        path.unlink()
-
-
-def test_addresses_that_are_not_fetched(hub: Hub) -> None:
-    with pytest.raises(HubError, match="only https is fetched, not http"):
-        download("http://example.com/a.pth")
-    with pytest.raises(HubError, match="answers 404: the link is dead, or has expired"):
-        download(f"{hub.url}/authors/nothing.pth")
 
 
 # Repos of other people
