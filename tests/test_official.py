@@ -13,12 +13,14 @@ import torch
 import yaml
 from torch import nn
 
+import zoo
 from zoo import card_hub, families, layouts
 from zoo.card_specs import Source
 from zoo.cards import ModelCard, parse_card, read_card, render_card
 from zoo.loading import build_decoder
 from zoo.registry import MODEL_CARDS, find
 
+PHOTO = MODEL_CARDS / "photos" / "coffee.jpg"
 FILES = sorted(MODEL_CARDS.glob("*.md"))
 CARDS = [read_card(file) for file in FILES]
 # Hugging Face's identifiers for what forbids commercial use, is a licence of its own, or is not said.
@@ -90,6 +92,23 @@ def test_it_builds_with_its_stated_parameter_count(card: ModelCard) -> None:
             decoder = build_decoder(card.decoder, module)
         assert sum(parameter.numel() for parameter in decoder.parameters()) > 3 * card.decoder.patch**2
         assert card.transform.size % card.decoder.mask_patch == 0
+
+
+SMALL = {
+    (card.architecture, str(card.arguments), card.decoder): card for card in CARDS if card.parameters < 30e6
+}
+
+
+@pytest.mark.parametrize("card", SMALL.values(), ids=lambda card: card.name)
+def test_it_encodes_and_reconstructs_a_photo_untrained(card: ModelCard) -> None:
+    encoder = zoo.load(card.name, weights="random", device="cpu")
+    features = encoder(PHOTO)
+    assert features.pooled.shape == (1, encoder.dim) and features.pooled.isfinite().all()
+    assert (features.cls is not None) or card.pooling == "avg"
+    if card.decoder is not None:
+        made = encoder.reconstruct(PHOTO)
+        assert made.predicted.shape == (1, 3, card.transform.size, card.transform.size)
+        assert abs(float(made.mask.float().mean()) - card.decoder.ratio) < 0.02
 
 
 @each_card
