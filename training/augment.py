@@ -61,6 +61,15 @@ def solarise(probability: float) -> list[Transform]:
     return [v2.RandomSolarize(threshold=128, p=probability)]
 
 
+def two_globals(size: int, scale: tuple[float, float]) -> tuple[Transform, Transform]:
+    """BYOL's two distributions of views (2006.07733, Table 6): always blurred, and seldom blurred but solarised."""
+    shared = [*crop_and_flip(size, scale), *colour_distortion(0.4, 0.4, 0.2, 0.1)]
+    return (
+        normalised([*shared, *blur(size, 1.0)]),
+        normalised([*shared, *blur(size, 0.1), *solarise(0.2)]),
+    )
+
+
 def normalised(steps: Sequence[Transform]) -> Transform:
     """The steps, then float values with ImageNet's mean and deviation."""
     to_float = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]

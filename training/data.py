@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +28,20 @@ from zoo.training.methods import Views
 log = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # (epoch, image)
-Sample = tuple[list[Tensor], int, list[str]]  # views, seed, ids first found unreadable
+
+
+class Sample(NamedTuple):
+    """An image, cut. label: None where the source has none. skipped: ids first found unreadable."""
+
+    views: list[Tensor]
+    seed: int
+    label: int | None
+    skipped: list[str]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """views: one (B, C, h, w) per view. noise: (B,) int64, one seed per image.
+    """views: one (B, C, h, w) per view. noise: (B,) int64, one seed per image. labels: (B,) int64, where there are any.
 
     skipped: ids of the images that were found unreadable while this batch was cut.
     """
@@ -40,9 +49,12 @@ class Batch:
     views: list[Tensor]
     noise: Tensor
     skipped: list[str]
+    labels: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch([view.to(device, non_blocking=True) for view in self.views], self.noise, self.skipped)
+        views = [view.to(device, non_blocking=True) for view in self.views]
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        return Batch(views, self.noise, self.skipped, labels)
 
 
 def sample_seed(seed: int, epoch: int, image: int) -> int:
@@ -70,16 +82,17 @@ class CutViews(Dataset[Sample]):
     def __init__(self, source: Source, views: Views, seed: int, side: int, cache: bool) -> None:
         self.source, self.cut, self.seed, self.side = source, views, seed, side
         self.skipped: dict[str, str] = {}
-        self.images: list[Tensor] | None = None
+        self.images: list[tuple[Tensor, int]] | None = None
         if cache:
             self.images = list(self._decode_all())
             if not self.images:
                 raise DataError(f"none of the {len(source)} images of {source.title} can be read")
 
-    def _decode_all(self) -> Iterator[Tensor]:
+    def _decode_all(self) -> Iterator[tuple[Tensor, int]]:
+        """Every image that can be read, with its place in the source."""
         for i in track(range(len(self.source)), "decoding"):
             try:
-                yield decode(self.source.read(i), self.side)
+                yield decode(self.source.read(i), self.side), i
             except ImageError as error:
                 self.skipped[self.source.ids[i]] = str(error)
         if self.skipped:
@@ -93,18 +106,20 @@ class CutViews(Dataset[Sample]):
         epoch, image = key
         seed = sample_seed(self.seed, epoch, image)
         known = len(self.skipped)
-        views = self.cut(self._image(image), Generator().manual_seed(seed))
+        pixels, place = self._image(image)
+        views = self.cut(pixels, Generator().manual_seed(seed))
+        label = None if self.source.labels is None else self.source.labels[place]
         # A worker's own `skipped` never reaches the run, so that what it adds travels with the views.
-        return views, seed, list(self.skipped)[known:]
+        return Sample(views, seed, label, list(self.skipped)[known:])
 
-    def _image(self, index: int) -> Tensor:
-        """A decoded image; where it cannot be read, the next one that can stands in for it."""
+    def _image(self, index: int) -> tuple[Tensor, int]:
+        """A decoded image and its place in the source; where it cannot be read, the next that can stands in for it."""
         if self.images is not None:
             return self.images[index]
         for step in range(len(self.source)):
             i = (index + step) % len(self.source)
             try:
-                return decode(self.source.read(i), self.side)
+                return decode(self.source.read(i), self.side), i
             except ImageError as error:
                 if self.source.ids[i] not in self.skipped:
                     self.skipped[self.source.ids[i]] = str(error)
@@ -147,11 +162,12 @@ class Order(Sampler[list[Key]]):
 
 def collate(samples: list[Sample]) -> Batch:
     """Views of each image -> batches of each view."""
-    views, seeds, skipped = zip(*samples, strict=True)
+    views, seeds, labels, skipped = zip(*samples, strict=True)
     return Batch(
         [torch.stack(column) for column in zip(*views, strict=True)],
         torch.tensor(seeds, dtype=torch.int64),
         [name for names in skipped for name in names],
+        None if None in labels else torch.tensor(labels, dtype=torch.int64),
     )
 
 

@@ -21,10 +21,12 @@ from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
 from zoo.training.finish import RunFacts, measure_model, write_model
 from zoo.training.methods import Method, Step
+from zoo.training.online import OnlineKNN
 from zoo.training.optimisers import build_optimizer
 from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
+from zoo.training.sentry import Sentry
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ def run(
         return out
     torch.manual_seed(recipe.run.seed)
     method = recipe.method.build(recipe)
+    check_labels(method, train)
     if init is not None:
         start_from(method, init)
     dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
@@ -120,6 +123,7 @@ def loop(
             f"--optim.batch is {recipe.optim.batch}, which {world} processes cannot share equally; give {near}"
         )
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
+    sentry, knn = Sentry(recipe, steps), OnlineKNN(len(dataset))
     with Progress(out, recipe, state, steps.total, quiet=not main) as progress:
         method.train()
         started, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -130,16 +134,18 @@ def loop(
             state.step += 1
             state.skipped += [name for name in batch.skipped if name not in state.skipped]
             state.seconds = time.monotonic() - started
-            if world > 1 and progress.due(state):  # all see the same loss, so all stop where it is no number
-                loss = accelerator.reduce(loss, "mean")
-            progress.step(state, loss, {"lr": rate, **logs})
+            knn.add(logs.get("features"), batch.labels)
+            row = sentry.look(state.step, loss, logs)  # stops the run, on all processes alike
+            if progress.due(state) and row is not None:
+                progress.step(state, {**row, "lr": rate, **knn.score()})
             due = time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes
-            # A loss that is no number must not replace the last good checkpoint; `progress` stops the run over it.
+            # A loss that is no number must not replace the last good checkpoint; the sentry stops the run over it.
             if main and due and bool(loss.isfinite()):
                 checkpoint.save(state.step, state.seconds)
                 saved = time.monotonic()
     if main and len(order):
         checkpoint.save(state.step, state.seconds)
+        log.warning("%s", sentry.verdict())
 
 
 def train_step(
@@ -156,7 +162,8 @@ def train_step(
     torch.manual_seed(hash((seed, step.index, accelerator.process_index)) % 2**63)
     batch = batch.to(accelerator.device)
     with accelerator.autocast():
-        loss, logs = method(batch.views, step, batch.noise)
+        taught = {} if bare.classes is None else {"labels": batch.labels}
+        loss, logs = method(batch.views, step, batch.noise, **taught)
     accelerator.backward(loss)
     accelerator.unscale_gradients(optimizer)  # clipping must see them at their true size
     bare.before_step(step)
@@ -225,6 +232,21 @@ def start_from(method: Method, init: str | Path) -> None:
         ) from error
 
 
+def check_labels(method: Method, train: Source) -> None:
+    """DataError where a supervised method has no labels to learn, RecipeError where it has too few classes for them."""
+    if method.classes is None:
+        return
+    if train.labels is None:
+        raise DataError(
+            f"{train.title} has no labels to learn: lay its images in one sub-folder per class, "
+            "or train it with a self-supervised method (`zoo methods`)"
+        )
+    if max(train.labels) >= method.classes:
+        raise RecipeError(
+            f"--method.classes is {method.classes}, and {train.title} has {max(train.labels) + 1}; give as many"
+        )
+
+
 def _count_steps(recipe: Recipe, images: int, title: str) -> Step:
     """Step 0 of the run: how many steps an epoch and the run have."""
     if images < recipe.optim.batch:
@@ -282,7 +304,7 @@ def _write_claim(out: Path, claim: dict[str, Any]) -> None:
 
 # Knobs that may change between two starts of one run, because they do not change what it computes.
 _FREE = {
-    *("run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "run.licence"),
+    *("run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "run.licence", "run.sentry"),
     *("data.workers", "arch.crop_pct"),
 }
 

@@ -88,6 +88,7 @@ def card_of(
         licence=recipe.run.licence,
         method=type(recipe.method).__module__.rpartition(".")[-1],
         kind=own["kind"],
+        approach=own.get("approach"),
         family=recipe.arch.family,
         architecture=recipe.arch.name,
         arguments=arguments,
@@ -95,7 +96,7 @@ def card_of(
         pooling=recipe.arch.pooling,
         transform=TransformSpec(size=recipe.arch.size, crop_pct=recipe.arch.crop_pct),
         decoder=DecoderSpec(**own["decoder"]) if "decoder" in own else None,
-        tags=("self-supervised", "timm"),
+        tags=("self-supervised" if method.classes is None else "supervised", "timm"),
         datasets=(train.name,),
         training=TrainingFacts(
             recipe=facts.recipe,

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a line on the terminal, a JSON line per few steps in `log.jsonl`."""
+"""What a run says while it runs: a line on the terminal, a JSON line per few steps in `log.jsonl`, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
-from zoo.errors import ZooError
 from zoo.files import atomic_write
+from zoo.training.curve import draw_curve
 
 if TYPE_CHECKING:
     from zoo.training.recipe import Recipe
@@ -33,10 +33,6 @@ class State:
     skipped: list[str] = field(default_factory=list)
 
 
-class Diverged(ZooError):
-    """The loss is no longer a number."""
-
-
 class Progress:
     """Context manager around the loop; `step` is called after every step."""
 
@@ -48,6 +44,8 @@ class Progress:
         self.task: Any = None
         if not quiet:
             _forget_after(self.path, state.step)
+            # What an earlier start logged after its last checkpoint is dropped there too.
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step + 1)
 
     def __enter__(self) -> Self:
         if not self.quiet and sys.stderr.isatty():
@@ -69,29 +67,30 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if not self.quiet:
+            self.board.close()
+            draw_curve(self.path)
 
     def due(self, state: State) -> bool:
         """Whether this step is logged: every few, and the last."""
         return state.step % self.every == 0 or state.step == self.total
 
-    def step(self, state: State, loss: Tensor, logs: Mapping[str, float | Tensor]) -> None:
-        """Log the step where it is due. Diverged where the loss is not finite."""
-        if not self.due(state):
-            return
+    def step(self, state: State, numbers: Mapping[str, float]) -> None:
+        """Log the numbers of a step that is due."""
         now = time.monotonic()
         speed = self.batch * (state.step - self.last[0]) / max(now - self.last[1], 1e-9)
         self.last = (state.step, now)
-        row = {"step": state.step, "loss": float(loss), **{k: float(v) for k, v in logs.items()}}
-        if row["loss"] != row["loss"] or abs(row["loss"]) == float("inf"):
-            raise Diverged(
-                f"the loss is {row['loss']} at step {state.step}; lower --optim.lr and start in a new --out folder"
-            )
         if self.quiet:
             return
-        row |= {"images_per_second": round(speed, 2), "seconds": round(state.seconds, 1)}
+        pace = {"images_per_second": round(speed, 2), "seconds": round(state.seconds, 1)}
+        row = {**numbers, **pace, "step": state.step}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            self.board.add_scalar(name, value, state.step)
         line = f"loss {row['loss']:.4f}  {speed:.0f} images/s"
+        if "knn_online" in row:
+            line += f"  k-NN {row['knn_online']:.0f} %"
         if self.bar is not None:
             self.bar.update(self.task, completed=state.step, description=line)
         elif state.step % (self.every * 10) == 0 or state.step == self.total:

@@ -109,6 +109,8 @@ class Run:
     """CPU threads of this process; 0 leaves torch's choice."""
     checkpoint_minutes: float = 2.0
     log_every: int = 10
+    sentry: bool = True
+    """Stop a run that has collapsed or diverged; without it, only one whose loss is no number."""
     licence: str = "unknown"
     """Licence of the weights for the card: Hugging Face's identifier, such as apache-2.0."""
 

@@ -47,6 +47,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 SMALL_METHOD: dict[str, dict[str, Any]] = {
     "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "simclr": {"hidden": 32, "out": 16},
+    "byol": {"hidden": 32, "out": 16, "momentum": 0.9},
     "dino": {"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_size": 16},
 }
 
@@ -60,7 +62,7 @@ def tiny() -> Callable[..., Recipe]:
         for section in {*SMALL, *knobs, "method"}:
             turned = SMALL.get(section, {}) | knobs.get(section, {})
             if section == "method":
-                turned = SMALL_METHOD[method] | knobs.get(section, {})
+                turned = SMALL_METHOD.get(method, {}) | knobs.get(section, {})
             config: Any = getattr(small, section)
             small = dataclasses.replace(small, **{section: dataclasses.replace(config, **turned)})
         return small

@@ -12,6 +12,7 @@ from zoo.training.recipe import Optim, Recipe
 
 STEP = Step(0, 20, 10)
 NOISE = torch.tensor([5, 2**62])
+LABELS = torch.tensor([1, 0])
 
 
 def built(name: str) -> tuple[Recipe, Method]:
@@ -31,15 +32,24 @@ def batch(method: Method) -> list[Tensor]:
     return [torch.stack(pair) for pair in pairs]
 
 
+def loss_of(method: Method, views: list[Tensor]) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """What the loop calls: labels reach a supervised method and no other."""
+    taught = {} if method.classes is None else {"labels": LABELS}
+    found: tuple[Tensor, dict[str, float | Tensor]] = method(views, STEP, NOISE, **taught)
+    return found
+
+
 @pytest.mark.parametrize("name", method_names())
 def test_a_step_of_it(name: str) -> None:
     """Views, a finite loss, gradients for all that is trained, and a state that fits a fresh copy."""
     _, method = built(name)
     views = batch(method)
-    loss, logs = method(views, STEP, NOISE)
+    loss, logs = loss_of(method, views)
     assert loss.shape == () and loss.isfinite()
     assert all(isinstance(value, float) or not value.requires_grad for value in logs.values())
-    repeated, _ = method(views, STEP, NOISE)
+    features = logs["features"]  # what the sentry watches
+    assert isinstance(features, Tensor) and features.shape == (2, method.encoder().num_features)
+    repeated, _ = loss_of(method, views)
     assert torch.equal(loss, repeated)  # all randomness is in `noise`
 
     loss.backward()
@@ -55,7 +65,7 @@ def test_a_step_of_it(name: str) -> None:
 
     _, fresh = built(name)
     fresh.load_state_dict(method.state_dict())
-    assert torch.equal(fresh(views, STEP, NOISE)[0], method(views, STEP, NOISE)[0])
+    assert torch.equal(loss_of(fresh, views)[0], loss_of(method, views)[0])
 
 
 @pytest.mark.parametrize("name", method_names())
@@ -80,7 +90,8 @@ def test_its_encoder_is_one_the_zoo_builds(name: str) -> None:
     pixels = torch.randn(1, 3, smoke.arch.size, smoke.arch.size, generator=Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(encoder.eval()(pixels), method.encoder().eval()(pixels), atol=1e-6)
-    assert method.card()["kind"] in ("discriminative", "generative")
+    assert method.card()["kind"] in ("discriminative", "generative", "supervised")
+    assert (method.card()["kind"] == "supervised") == (method.classes is not None)
     assert ("decoder" in method.card()) == (method.decoder() is not None)
 
 

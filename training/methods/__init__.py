@@ -47,7 +47,16 @@ class Step:
 
 
 class Method(nn.Module):
-    """One self-supervised method. The loop calls `method(views, step, noise)` and nothing else for the loss."""
+    """One method. The loop calls `method(views, step, noise)` and nothing else for the loss.
+
+    What it logs may hold, besides numbers for the log, what the sentry reads:
+    `features`, (B, D), pooled and detached, of one view of each image in the order of the batch; `chance`, the loss of
+    a network that cannot tell images apart; `teacher_entropy`, in nats; and `prototypes`, (K,), the mean probability
+    of each. All of it is computed anyway; a method that has none of it is still watched for its loss.
+    """
+
+    classes: int | None = None
+    """How many classes a supervised method tells apart: its `forward` also gets `labels`, (B,) int64. No other does."""
 
     @abstractmethod
     def views(self) -> Views:
@@ -89,7 +98,7 @@ class Method(nn.Module):
             own.load_state_dict(decoder)
 
     def card(self) -> dict[str, Any]:
-        """Fields of the model card that only the method knows: kind, decoder, datasets of its tokenizer, …"""
+        """Fields of the model card that only the method knows: kind, approach, decoder."""
         return {"kind": "discriminative"}
 
     def compiled(self) -> list[nn.Module]:

@@ -5,6 +5,7 @@ A student matches, across crops, the sharpened and centred output of a teacher t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,11 +123,9 @@ class DINO(Method):
 
     def views(self) -> Views:
         """Two global crops and the local ones (§3.1, "Implementation details"; BYOL's colours)."""
-        colours = augment.colour_distortion(0.4, 0.4, 0.2, 0.1)
-        whole = augment.crop_and_flip(self.size, self.config.global_scale)
+        first, second = augment.two_globals(self.size, self.config.global_scale)
         part = augment.crop_and_flip(self.config.local_size, self.config.local_scale)
-        first = augment.normalised([*whole, *colours, *augment.blur(self.size, 1.0)])
-        second = augment.normalised([*whole, *colours, *augment.blur(self.size, 0.1), *augment.solarise(0.2)])
+        colours = augment.colour_distortion(0.4, 0.4, 0.2, 0.1)
         # As strong in pixels as in the global crops: the authors blur 224- and 96-pixel crops alike.
         local = augment.normalised([*part, *colours, *augment.blur(self.size, 0.5)])
         transforms = [first, second, *[local] * self.config.local_crops]
@@ -145,7 +144,8 @@ class DINO(Method):
         """
         batch = len(views[0])
         with torch.no_grad():
-            teacher = self.teacher_head(self.teacher(torch.cat(views[:2]))).float()  # (2B, K)
+            seen = self.teacher(torch.cat(views[:2]))  # (2B, D)
+            teacher = self.teacher_head(seen).float()  # (2B, K)
         features = [self.student(torch.cat(views[:2]))]
         if views[2:]:
             features.append(self.student(torch.cat(views[2:])))
@@ -157,7 +157,13 @@ class DINO(Method):
         loss = pairwise_cross_entropy(targets, guesses)
         self._teacher_mean = teacher.mean(dim=0)
         entropy = -(targets * targets.clamp(min=1e-12).log()).sum(-1).mean()
-        return loss, {"teacher_entropy": entropy.detach(), "teacher_temperature": temperature}
+        return loss, {
+            "teacher_entropy": entropy.detach(),
+            "teacher_temperature": temperature,
+            "prototypes": targets.mean((0, 1)),
+            "chance": math.log(self.config.prototypes),
+            "features": seen[:batch],
+        }
 
     def temperature(self, step: Step) -> float:
         """Teacher temperature: constant within an epoch, rising linearly over the first epochs."""
@@ -204,7 +210,7 @@ class DINO(Method):
         return [*blocks(self.student), *blocks(self.teacher)]
 
     def card(self) -> dict[str, Any]:
-        return {"kind": "discriminative"}
+        return {"kind": "discriminative", "approach": "distillation"}
 
 
 def pairwise_cross_entropy(targets: Tensor, guesses: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ class MAE(Method):
         if self.config.normalised_targets:
             target = normalise_patches(target)
         loss = hidden_error(predicted, target, hidden).mean()
-        return loss, {}
+        return loss, {"features": tokens[:, 1:].mean(1).detach()}
 
     def encoder(self) -> nn.Module:
         return self.backbone
@@ -125,6 +125,7 @@ class MAE(Method):
         patch = vit.stride(self.backbone)
         return {
             "kind": "generative",
+            "approach": "masked image modelling",
             "decoder": {
                 "kind": "mae",
                 "width": self.config.decoder_width,

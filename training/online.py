@@ -1,0 +1,41 @@
+"""A k-NN curve for nothing: each batch's features against those of the steps before it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from zoo.evaluate.knn import knn_accuracy
+
+# Features remembered, and how many there must be before a share means something.
+SIZE, FEW = 4096, 100
+
+
+class OnlineKNN:
+    """k-NN accuracy (k 20, T 0.07) of the latest batch against the batches before it, in percent.
+
+    Features are of augmented training images and of an encoder that moves: a trend to watch, no result. At most half
+    the images are remembered, so that an image seldom meets itself.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.size = min(SIZE, images // 2)
+        self.seen: deque[tuple[Tensor, Tensor]] = deque()
+
+    def add(self, features: object, labels: Tensor | None) -> None:
+        """Remember a batch, (B, D) and (B,); nothing where a method logs no features or the images have no labels."""
+        if not isinstance(features, Tensor) or labels is None:
+            return
+        self.seen.append((features.detach(), labels))
+        while sum(len(each) for _, each in self.seen) - len(labels) > self.size:
+            self.seen.popleft()
+
+    def score(self) -> dict[str, float]:
+        """{"knn_online": …} for the log; nothing where too few are known yet."""
+        if sum(len(labels) for _, labels in self.seen) < FEW:
+            return {}
+        *earlier, (features, labels) = self.seen
+        bank, classes = (torch.cat(parts) for parts in zip(*earlier, strict=True))
+        return {"knn_online": knn_accuracy(bank, classes, features, labels)}

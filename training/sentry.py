@@ -1,0 +1,242 @@
+"""The sentry: looks at a run every few steps, and stops one that has collapsed or diverged, saying by which number.
+
+It reads what a step computes anyway (`Method`: what is logged), so that a look costs the spectrum of a
+small matrix. Signals: std of L2-normalised features (Chen & He, 2011.10566, §4.1), RankMe (Garrido et al., 2210.02885),
+a teacher's entropy against ln K and prototypes nothing is assigned to (Caron et al., 2104.14294, §5.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import mean
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.training.processes import gather_over_processes, sum_over_processes, world
+from zoo.training.schedules import warmup_steps
+
+if TYPE_CHECKING:
+    from zoo.training.methods import Step
+    from zoo.training.recipe import Recipe
+
+Row = dict[str, float]
+
+EVERY = 10  # steps between looks
+SEEN = 256  # images whose features are looked at
+PATIENCE = 50  # steps that a number must stay bad for, after the warm-up
+# A loss may rest at chance for a fifth of the run, where that is more, and for so many steps at most.
+CHANCE_SHARE, CHANCE_STEPS = 0.2, 2000
+# Limits, by experiment on healthy runs and on runs with 1,000 times the learning rate: tests/training/test_sentry.py.
+RISE = 3.0  # the loss over the one of the run's first look
+# Of 1/√D, the std of features that fill the sphere. The first only where they began more than FALL times as high:
+# images that are much alike have alike features from the start.
+STD, STD_ALWAYS, FALL = 0.1, 0.02, 3.0
+RANK = 1.05  # 1: all features on one line
+NEAR, NEAR_ENTROPY = 0.005, 0.02  # of ln K: how near a loss and a teacher's entropy count as resting there
+
+
+class Diverged(ZooError):
+    """The loss is no longer a number, or far above where it began."""
+
+
+class Collapsed(ZooError):
+    """The features no longer tell images apart."""
+
+
+class Sentry:
+    """`look` at every step; it looks when it is due, and raises Diverged or Collapsed.
+
+    >>> sentry = Sentry(recipe, Step(0, 1000, 100))
+    """
+
+    def __init__(self, recipe: Recipe, steps: Step) -> None:
+        self.recipe, self.total = recipe, steps.total
+        self.warm = warmup_steps(recipe.schedule.warmup_epochs, steps.per_epoch, steps.total)
+        self.rows: list[Row] = []
+        self.usage: Tensor | None = None  # (K,), running mean of the prototypes' probabilities
+
+    def due(self, step: int) -> bool:
+        """At the first step, every few, whenever the log is due, and at the last; alike on every process."""
+        return step == 1 or step % EVERY == 0 or step % self.recipe.run.log_every == 0 or step == self.total
+
+    @torch.no_grad()
+    def look(self, step: int, loss: Tensor, logs: Mapping[str, float | Tensor]) -> Row | None:
+        """The numbers of this step over all processes, for the log; None where no look is due.
+
+        Raises Diverged or Collapsed, on every process alike, with a diagnosis in one paragraph.
+        """
+        if not self.due(step):
+            return None
+        row: Row = {"step": step, "loss": _mean(loss)}
+        row |= {k: _mean(v) for k, v in logs.items() if not isinstance(v, Tensor) or v.ndim == 0}
+        features, prototypes = logs.get("features"), logs.get("prototypes")
+        if isinstance(features, Tensor):
+            everyone = gather_over_processes(features[: SEEN // world()].float()).cpu().double()
+            row |= {"feature_std": feature_std(everyone), "effective_rank": effective_rank(everyone)}
+            row["width"], row["images"] = everyone.shape[1], everyone.shape[0]
+        if isinstance(prototypes, Tensor):
+            row["dead_prototypes"] = self._dead(sum_over_processes(prototypes.float()) / world())
+        self.rows.append(row)
+        self._judge()
+        return {key: value for key, value in row.items() if key not in ("chance", "width", "images")}
+
+    def _dead(self, probabilities: Tensor) -> float:
+        """Share of the prototypes that lately got less than a tenth of an even share."""
+        self.usage = probabilities if self.usage is None else self.usage.lerp(probabilities, 0.1)
+        return (self.usage < 0.1 / len(self.usage)).float().mean().item()
+
+    def _judge(self) -> None:
+        now = self.rows[-1]
+        if not math.isfinite(now["loss"]):
+            at = f"stopped at step {now['step']:g} of {self.total}"
+            raise Diverged(f"{at}: the loss is {now['loss']}, no number. {self._lower()}")
+        if not self.recipe.run.sentry:
+            return
+        if recent := self._recent(PATIENCE):
+            self._risen(recent)
+            self._collapsed(recent)
+        if resting := self._recent(max(PATIENCE, min(CHANCE_SHARE * self.total, CHANCE_STEPS))):
+            self._at_chance(resting)
+
+    def _recent(self, steps: float) -> list[Row]:
+        """The looks of the last `steps` steps, where so many have passed since the warm-up; otherwise none."""
+        last = self.rows[-1]["step"]
+        since = last - steps
+        seen = [row for row in self.rows if row["step"] >= since]
+        return seen if since >= max(self.warm, self.rows[0]["step"]) and len(seen) > 2 else []
+
+    def _risen(self, recent: list[Row]) -> None:
+        # A teacher that begins with few prototypes makes a small loss at first, and one near chance is no harm.
+        first, least = self.rows[0], min(row["loss"] for row in recent)
+        usual = max(first["loss"], first.get("chance", 0.0))
+        if least > RISE * usual > 0:
+            raise Diverged(
+                f"{self._since(recent)} the loss, {recent[-1]['loss']:.4g}, is more than {RISE:g} times the "
+                f"{usual:.4g} it began with: the run has diverged. "
+                f"{self._features(recent[-1])} {self._lower()}"
+            )
+
+    def _collapsed(self, recent: list[Row]) -> None:
+        if "feature_std" not in recent[-1]:
+            return
+        std, rank = (max(row[key] for row in recent) for key in ("feature_std", "effective_rank"))
+        fallen = std < STD and std * FALL < self.rows[0]["feature_std"]
+        # The same features for one image after another, or features that only differ along one line.
+        if not (fallen or std < STD_ALWAYS or rank < RANK):
+            return
+        raise Collapsed(
+            f"{self._since(recent)} every image gets nearly the same features: the encoder has collapsed. "
+            f"{self._features(recent[-1])} {self._loss(recent[-1])} {self._lower()}"
+        )
+
+    def _at_chance(self, recent: list[Row]) -> None:
+        """A loss at what a network has that knows nothing, for long; a teacher must be as flat as that."""
+        now = recent[-1]
+        if "chance" not in now:
+            return
+        chance = now["chance"]
+        teacher = "teacher_entropy" in now
+        if teacher:
+            near = all(
+                abs(row["loss"] / chance - 1) < NEAR and row["teacher_entropy"] > (1 - NEAR_ENTROPY) * chance
+                for row in recent
+            )
+        else:
+            near = all(row["loss"] > (1 - NEAR) * chance for row in recent)
+        if near:
+            raise Collapsed(
+                f"{self._since(recent)} the loss rests at chance. {self._loss(now)} {self._features(now)} "
+                f"{self._sharper() if teacher else self._lower()}"
+            )
+
+    def _since(self, recent: list[Row]) -> str:
+        return f"stopped at step {recent[-1]['step']:g} of {self.total}: since step {recent[0]['step']:g}"
+
+    def _loss(self, row: Row) -> str:
+        """The loss, beside chance and a teacher's entropy where there are any."""
+        said = f"The loss is {row['loss']:.4g}"
+        if "chance" in row:
+            count = round(math.exp(row["chance"]))
+            said += (
+                f", and ln {count} = {row['chance']:.4g} is that of a network that cannot tell images apart"
+            )
+        if "teacher_entropy" in row:
+            said += f"; the teacher's entropy is {row['teacher_entropy']:.4g}"
+        if "dead_prototypes" in row:
+            said += f", {row['dead_prototypes']:.0%} of its prototypes are dead"
+        return said + "."
+
+    def _features(self, row: Row) -> str:
+        if "feature_std" not in row:
+            return "The method logs no features to look at."
+        return (
+            f"Their std is {row['feature_std']:.2g} of 1/√{row['width']:g} (0: all alike, 1: all over the sphere), "
+            f"their effective rank {row['effective_rank']:.1f} of at most {min(row['width'], row['images']):g}."
+        )
+
+    def _lower(self) -> str:
+        optim = self.recipe.optim
+        peak = optim.lr * optim.batch / 256
+        return (
+            f"Lower the learning rate: --optim.lr {optim.lr / 10:.3g} (it is {optim.lr:g}, so {peak:g} at its peak for "
+            f"a batch of {optim.batch}), and start in a new --out folder."
+        )
+
+    def _sharper(self) -> str:
+        """What helps where the teacher is flat."""
+        temperature = getattr(self.recipe.method, "teacher_temperature", None)
+        knob = (
+            ""
+            if temperature is None
+            else f" Sharpen the teacher: a --method.teacher_temperature below {temperature:g}."
+        )
+        return f"The student learns from a teacher that says nothing.{knob} {self._lower()}"
+
+    def verdict(self) -> str:
+        """What a run that was not stopped looks like, in a sentence with its numbers: healthy, flat or not."""
+        last = self.rows[-1]
+        went = f"the loss went from {self.rows[0]['loss']:.4g} to {last['loss']:.4g}"
+        if not self.recipe.run.sentry:
+            return f"not judged: {went}. {self._features(last)}"
+        if not self._recent(PATIENCE):
+            return f"too short to be judged: {went}. {self._features(last)}"
+        # Of the second half of the run, its second half against its first.
+        losses = [row["loss"] for row in self.rows[len(self.rows) // 2 :]]
+        early, late = mean(losses[: len(losses) // 2]), mean(losses[len(losses) // 2 :])
+        if abs(late - early) < 0.01 * abs(early):
+            course = "flat, which is no fault"
+        else:
+            course = "rising still" if late > early else "falling still"
+        return f"healthy: {went} and is {course}. {self._features(last)}"
+
+
+def feature_std(features: Tensor) -> float:
+    """Std of L2-normalised features (B, D) over images, the mean over dimensions, times √D.
+
+    0: every image has the same; 1: they fill the sphere evenly.
+    """
+    normed = torch.nn.functional.normalize(features, dim=1)
+    return float(normed.std(dim=0, unbiased=False).mean()) * features.shape[1] ** 0.5
+
+
+def effective_rank(features: Tensor) -> float:
+    """RankMe (2210.02885, Equation 1): exp of the entropy of the singular values of (B, D). 1 to min(B, D)."""
+    if not features.isfinite().all():
+        return math.nan
+    gram = features @ features.T if len(features) < features.shape[1] else features.T @ features
+    values = (
+        torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    )  # far cheaper than a decomposition of the features
+    shares = values / values.sum().clamp(min=1e-12)
+    return math.exp(-(shares * shares.clamp(min=1e-12).log()).sum().item())
+
+
+def _mean(value: float | Tensor) -> float:
+    """Over all processes."""
+    if isinstance(value, Tensor):
+        return (sum_over_processes(value.detach().float()) / world()).item()
+    return float(value)
