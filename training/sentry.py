@@ -220,7 +220,7 @@ def feature_std(features: Tensor) -> float:
     0: every image has the same; 1: they fill the sphere evenly.
     """
     normed = torch.nn.functional.normalize(features, dim=1)
-    return float(normed.std(dim=0, unbiased=False).mean()) * features.shape[1] ** 0.5
+    return float(normed.std(dim=0, unbiased=False).mean()) * math.sqrt(features.shape[1])
 
 
 def effective_rank(features: Tensor) -> float:
