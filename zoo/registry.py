@@ -100,17 +100,13 @@ def matching(
 
 
 def most_alike(card: ModelCard, among: Iterable[ModelCard]) -> ModelCard | None:
-    """The other model nearest to a card: same method first, then same family, kind and about as many parameters."""
+    """The other model nearest to a card: same method first, then same family, approach, kind, and about its size."""
 
-    def distance(other: ModelCard) -> tuple[bool, bool, bool, float, str]:
-        size = abs(math.log(other.parameters / card.parameters))
-        return (
-            other.method != card.method,
-            other.family != card.family,
-            other.kind != card.kind,
-            size,
-            other.name,
-        )
+    def distance(other: ModelCard) -> tuple[object, ...]:
+        apart = [
+            getattr(other, each) != getattr(card, each) for each in ("method", "family", "approach", "kind")
+        ]
+        return *apart, abs(math.log(other.parameters / card.parameters)), other.name
 
     return min((other for other in among if other.name != card.name), key=distance, default=None)
 

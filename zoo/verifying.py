@@ -55,6 +55,6 @@ def verify(name: str | Path) -> Verification:
     count = sum(parameter.numel() for parameter in encoder.parameters())
     if count != card.parameters:
         raise CardError(f"{card.name} has {count} parameters, and its card says {card.parameters}")
-    present = [file for file in WEIGHTS if (folder / file).is_file()]
-    unstated = tuple(file for file in present if file not in card.sha256)
-    return Verification(card.name, folder, {file: sha256(folder / file) for file in present}, unstated, count)
+    unstated = tuple(file for file in WEIGHTS if (folder / file).is_file() and file not in card.sha256)
+    digests = {**card.sha256, **{file: sha256(folder / file) for file in unstated}}
+    return Verification(card.name, folder, digests, unstated, count)

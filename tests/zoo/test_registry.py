@@ -270,7 +270,7 @@ def test_the_public_names_are_the_registrys_and_bring_no_torch() -> None:
     )
 
 
-def test_the_nearest_model_is_of_the_same_method_then_family_kind_and_size() -> None:
+def test_the_nearest_model_is_of_the_same_method_then_family_approach_kind_and_size() -> None:
     def other(name: str, **changes: Any) -> ModelCard:
         return dataclasses.replace(CARD, name=name, parameters=100, **changes)
 
@@ -278,6 +278,7 @@ def test_the_nearest_model_is_of_the_same_method_then_family_kind_and_size() -> 
     models = [
         other("far", method="mae", family="resnet", kind="generative"),
         other("sized", method="mae", kind="generative"),
+        other("approach", method="mae", approach="contrastive"),
         other("kind", method="mae"),
         other("method", family="swin", kind="generative"),
         dataclasses.replace(other("size", method="mae"), parameters=400),
@@ -289,5 +290,5 @@ def test_the_nearest_model_is_of_the_same_method_then_family_kind_and_size() -> 
         assert found is not None
         models.remove(found)
         order.append(found.name)
-    assert order == ["method", "kind", "size", "sized", "far"]
+    assert order == ["method", "kind", "size", "sized", "approach", "far"]
     assert registry.most_alike(card, [card]) is None
