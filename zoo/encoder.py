@@ -131,7 +131,7 @@ class Encoder:
     ) -> Tensor:
         """Attention of one query over the patches in one block, (B, heads, h, w): softmax rows, not renormalised.
 
-        A pyramid answers on the block's own grid.
+        A pyramid answers on the block's own grid, a PVT on the reduced grid of the block's keys.
 
         query: "cls" or a patch (row, column). Exact while the blocks use fused kernels: only this row is recomputed.
         Raises Unsupported for a query or block the model does not have, SizeError where images end on several grids.

@@ -25,7 +25,8 @@ class Family(Protocol):
 
     pixels: (B, C, H, W), normalised, H and W multiples of the stride. block, layers: non-negative block indices,
     numbered through all stages. What an architecture does not have raises Unsupported, naming what works.
-    A family that encodes visible patches alone, for masked-image decoders, also has `visible_tokens`.
+    For masked-image decoders (zoo/decoders) a family also has `visible_tokens`, where it can encode visible patches
+    alone, and `with_mask_token`, where a token may take the place of hidden ones.
     """
 
     def build(self, architecture: str, arguments: dict[str, Any], interpolation: str = "timm") -> nn.Module:
@@ -46,7 +47,9 @@ class Family(Protocol):
     def attention_rows(
         self, module: nn.Module, pixels: Tensor, block: int, query: tuple[int, int] | None
     ) -> Tensor:
-        """Softmax rows (B, heads, h, w) of one query in one block, on that block's grid; None: the class token's."""
+        """Softmax rows (B, heads, h, w) of one query in one block, on the grid of that block's keys: its own, but PVT's
+        reduced one. query: a position of the block's grid; None: the class token.
+        """
 
     def pyramid(self, module: nn.Module, pixels: Tensor) -> list[Tensor]:
         """Feature maps [(B, C_i, h_i, w_i)], finest first; one level for a plain ViT."""
