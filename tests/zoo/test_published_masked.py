@@ -219,7 +219,9 @@ def test_fine_tuned_files_of_um_mae(tmp_path: Path, randomise: Draw, card_of: Ca
     published = read_published(written.changed(learned), written.card)
     assert published.layout == "ummae_pvt" and published.encoder.keys() == written.encoder.keys()
     assert all(torch.equal(published.encoder[key], tensor) for key, tensor in written.encoder.items())
-    plain = card_of(**said)
+    with pytest.raises(WeightsError, match=r"norm behind the pooling; write arguments: {fc_norm: true}"):
+        read_published(written.file, card_of(**said))
+    plain = card_of(**{**said, "arguments": {**said["arguments"], "fc_norm": True}})
     with pytest.raises(WeightsError, match=r"write arguments: {stored_positions: true}"):
         read_published(written.file, plain)
 

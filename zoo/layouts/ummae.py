@@ -36,6 +36,18 @@ def _in_stages(tensors: Tensors, stages: Any, called: str) -> Tensors:
     return {re.sub(r"^blocks\.(\d+)\.(downsample\.)?", moved, name): each for name, each in tensors.items()}
 
 
+def _check_norms(tensors: Tensors, module: nn.Module) -> None:
+    """WeightsError where file and module put the last norm on different sides of the pooling."""
+    fine_tuned = "fc_norm.weight" in tensors
+    if fine_tuned != ("fc_norm.weight" in module.state_dict()):
+        told, value = (
+            ("fine-tuned, with its norm behind", "true")
+            if fine_tuned
+            else ("pre-trained, with its norm before", "false")
+        )
+        raise WeightsError(f"it was {told} the pooling; write arguments: {{fc_norm: {value}}}")
+
+
 def _swin(tensors: Tensors, module: nn.Module) -> Tensors:
     """Blocks in stages; 1×1 convolutions of the position MLP as the linear layers they are."""
     if not hasattr(module, "compact"):
@@ -43,6 +55,7 @@ def _swin(tensors: Tensors, module: nn.Module) -> Tensors:
             "UM-MAE's Swin computes its relative positions and merges patches otherwise than timm's; "
             "write architecture: ssl_zoo_ummae_swin_tiny"
         )
+    _check_norms(tensors, module)
     staged = _in_stages(tensors, module.layers, "layers")
     return {
         name: each[:, :, 0, 0] if ".posmlp." in name and each.ndim == 4 else each
@@ -57,6 +70,7 @@ def _pvt(tensors: Tensors, module: nn.Module) -> Tensors:
             "UM-MAE's PVT reduces keys and has positions otherwise than PVT; "
             "write architecture: ssl_zoo_ummae_pvt_small"
         )
+    _check_norms(tensors, module)
     staged = _in_stages(tensors, module.stages, "stages")
     stored = staged.pop("pos_embed", None)
     if stored is None:
