@@ -128,9 +128,8 @@ def test_it_says_what_it_is(card: ModelCard) -> None:
     assert card.family in families.names()
     assert card.paper.startswith("https://")
     assert ("timm" in card.tags) != card.architecture.startswith("ssl_zoo_")
-    assert card.datasets and card.tags[0] == (
-        "supervised" if card.kind == "supervised" else "self-supervised"
-    )
+    assert card.datasets and set(card.datasets) <= card_hub.DATA_TERMS.keys()
+    assert card.tags[0] == ("supervised" if card.kind == "supervised" else "self-supervised")
     assert card.body.startswith("# ") and f'zoo.load("{card.name}"' in card.body
     for code in re.findall(r"```python\n(.*?)```", card.body, re.DOTALL):
         compile(code, card.name, "exec")

@@ -31,6 +31,16 @@ COMMERCIAL = frozenset({
 })
 # fmt: on
 
+# What the owners of data sets allow. Whether it binds a model that saw the images is for a lawyer to say.
+_IMAGENET = "images for non-commercial research and education only"
+DATA_TERMS = {
+    "imagenet-1k": _IMAGENET,
+    "imagenet-22k": _IMAGENET,
+    "imagenette160": f"a part of ImageNet, {_IMAGENET}",
+    "lvd-142m": "Meta's, not public",
+    "lvd-1689m": "Meta's, not public",
+}
+
 # The Hub's task of a protocol ("knn, untrained" is one too); other protocols measure features as such.
 _TASKS = dict.fromkeys(
     ("knn", "linear", "lowshot", "finetune", "image-classification"), "image-classification"

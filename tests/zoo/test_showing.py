@@ -89,6 +89,7 @@ def test_the_rest_of_the_card_is_told_too() -> None:
     assert told["decoder"] == "mae, 2 blocks of width 96, predicts raw pixels; random masks hide 0.75"
     assert told["image"] == "224 px, crop 1, bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
     assert told["network"] == "vit_small_patch16_224(num_heads=12), 21,665,664 parameters"
+    assert told["data"] == "imagenet-1k: images for non-commercial research and education only"
     trained = dict(summary(registry.card("dino_vitt16_imagenette")))
     assert "minutes on" in trained["trained"] and trained["command"].startswith("zoo train dino/")
 

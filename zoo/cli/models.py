@@ -112,7 +112,7 @@ COMMANDS = (
     Command(
         "list",
         "[PATTERN] [options]",
-        "the models there are, with licence and k-NN accuracy",
+        "the models there are, with published numbers and licence",
         _list_arguments,
         _list,
     ),

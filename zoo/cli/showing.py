@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 
+from zoo import card_hub
 from zoo.cards import DecoderSpec, ModelCard, Result, TransformSpec
 from zoo.cli.listing import permission, weights
 from zoo.tables import pairs
@@ -25,7 +26,7 @@ def show(card: ModelCard, width: int) -> str:
     """All of a card, filled to `width` characters."""
     facts = [(label, value) for label, value in summary(card) if value]
     room = max(40, width - 2 - max(len(label) for label, _ in facts))
-    filled = pairs([(label, value if label in _LISTS else _fill(value, room)) for label, value in facts])
+    filled = pairs([(label, value if label in _LISTS else _lines(value, room)) for label, value in facts])
     notes = "\n".join(_paragraphs(re.sub(r"\A# .*\n", "", card.body).strip(), width)).rstrip()
     head = card.name if card.title == card.name else f"{card.name}: {card.title}"
     return "\n\n".join(part for part in (head, filled, notes) if part)
@@ -50,7 +51,7 @@ def summary(card: ModelCard) -> list[tuple[str, str]]:
             "method",
             ", ".join(filter(None, dict.fromkeys([card.method, card.approach or card.kind, card.paper]))),
         ),
-        ("data", ", ".join(card.datasets)),
+        ("data", "\n".join(map(_data, card.datasets))),
         ("also called", "\n".join(card.aliases)),
     ]
     if training:
@@ -89,6 +90,12 @@ def _load(card: ModelCard) -> str:
     if weights(card) == "file":
         return f'zoo.load("{card.name}", weights=FILE)'
     return f'zoo.load("{card.name}")'
+
+
+def _data(name: str) -> str:
+    """A data set, with its owner's terms where they are known."""
+    terms = card_hub.DATA_TERMS.get(name)
+    return f"{name}: {terms}" if terms else name
 
 
 def _places(card: ModelCard) -> Iterator[str]:
@@ -133,6 +140,11 @@ def _paragraphs(text: str, width: int) -> Iterator[str]:
             prose = []
         code ^= fence
         yield line
+
+
+def _lines(text: str, width: int) -> str:
+    """Each line filled by itself."""
+    return "\n".join(_fill(line, width) for line in text.splitlines())
 
 
 def _fill(text: str, width: int) -> str:
