@@ -13,6 +13,7 @@ import json
 import re
 import socket
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class Hub:
             set()
         )  # sha256 of what is sent with one byte flipped, or names of authors' files
         self.cuts: list[int] = []  # bytes after which the next answers of files break off
+        self.delay = 0.0  # seconds before an author's file is sent
         self.statuses: dict[str, int] = {}  # what is answered instead of an author's file
         self.token: str | None = None  # what private and gated repos, and all uploads, ask for
         self.chunked: dict[str, str] = {}  # large files that are in chunked storage too: its hash, by sha256
@@ -375,6 +377,7 @@ def chunk_token(self: Handler, kind: str, name: str, revision: str) -> None:
 def authored(self: Handler, name: str) -> None:
     if name in self.hub.statuses or name not in self.hub.authors:
         return self.send(self.hub.statuses.get(name, 404), b"AccessDenied")
+    time.sleep(self.hub.delay)
     data = self.hub.authors[name]
     kind = {"Content_Type": "text/html; charset=utf-8"} if name.endswith(".html") else {}
     self.send_bytes(data, name, ETag=f'"{sha256(data)[:16]}"', **kind)

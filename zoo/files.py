@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -30,12 +33,20 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
     """Hold the lock beside `path` against other threads and processes; whoever comes later waits."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that is busy with %s", path)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def sweep(folder: Path) -> None:

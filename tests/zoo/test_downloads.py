@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hub_server import Hub
@@ -40,6 +42,17 @@ def test_what_an_earlier_process_left_is_continued_unless_the_file_is_another_by
         assert hub.log[-1].range == f"bytes={1 << 20}-"
         assert [each.name for each in path.parent.iterdir() if each.suffix != ".lock"] == [path.name]
         path.unlink()
+
+
+def test_two_at_once_fetch_a_file_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "zoo")
+    hub.authors["big.pth"] = data = os.urandom(3 << 20)
+    hub.delay = 0.3
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(download, [f"{hub.url}/authors/big.pth"] * 2)
+    assert one == other and one.read_bytes() == data
+    assert len(hub.log) == 1
+    assert f"waiting for another process that is busy with {one}" in caplog.text
 
 
 def test_a_file_that_cannot_be_had_says_why(hub: Hub) -> None:
