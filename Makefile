@@ -6,11 +6,12 @@ ROOMS := training export app
 WORKERS ?= 2
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test check linked lock clean
+.PHONY: help setup demo test check bench linked lock clean
 
 help:
 	@echo "make demo    look at photos with the bundled encoders and write two pictures"
 	@echo "make test    make check, then the tests (make test ARGS='-k masks' for some of them)"
+	@echo "make bench   side by side with timm and transformers (DATA=imagenette/; ARGS=load for one of them)"
 	@echo "make check   ruff, mypy and import-linter"
 	@echo "make setup   .venv with the project, all extras and the tools, pinned by constraints.txt"
 	@echo "make lock    pin everything anew in constraints.txt"
@@ -32,6 +33,9 @@ demo: setup
 
 test: check
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+bench: setup
+	@$(BIN)/python tests/bench $(ARGS) --data "$(DATA)"
 
 check: setup linked
 	@$(BIN)/ruff check --quiet --output-format concise .

@@ -96,7 +96,8 @@ def compare(
     if limit is not None:
         train, tested = train.spread(limit), tested.spread(limit)
     classes_of(train, tested)
-    _log.info("%s", origin)
+    taken = "" if limit is None else f" Taken: {len(train)} and {len(tested)} of them, evenly spread."
+    _log.info("%s%s", origin, taken)
     place = Path(cache).expanduser() if cache else home().parent / "features"
     rows = []
     for model in models:
