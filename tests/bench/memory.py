@@ -1,7 +1,8 @@
 """Peak memory of `zoo embed` on 500 and on 4,000 photos: it must not grow with their number.
 
 A ViT-Tiny at 64 px and one thread, so that 4,000 photos take seconds; what could pile up (photos, paths, features) is
-the same for any model. One process, whose threads decode: its high-water mark is the whole tree's, and no child may hide a part of it.
+the same for any model. One process, whose threads decode: its high-water mark is the whole tree's, and no child may
+hide a part of it.
 """
 
 from __future__ import annotations

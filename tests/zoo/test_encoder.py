@@ -60,6 +60,51 @@ def test_an_image_alone_in_a_batch_and_again(tiny: Encoder) -> None:
     assert torch.equal(again.patches, together.patches) and torch.equal(again.pooled, together.pooled)
 
 
+def test_two_sizes_agree_alone_in_a_batch_and_in_a_mixed_list(tiny: Encoder) -> None:
+    """224×224 and 480×320 (h×w), as tensors and as pictures of that size."""
+    squares, talls = (
+        torch.randint(
+            0, 256, (2, 3, *sides), dtype=torch.uint8, generator=torch.Generator().manual_seed(sides[0])
+        )
+        for sides in ((224, 224), (480, 320))
+    )
+    batches = {(14, 14): features(tiny, squares), (30, 20): features(tiny, talls)}
+    as_picture = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in (*squares, *talls)]
+    for images in (
+        [squares[0], talls[0], squares[1], talls[1]],
+        [as_picture[0], talls[0], squares[1], as_picture[3]],
+    ):
+        mixed = tiny(images, fit="whole", size=224)
+        assert isinstance(mixed, list) and [each.grid for each in mixed[:3]] == [(14, 14), (30, 20), (14, 14)]
+        for image, each in zip(images[:3], mixed, strict=False):
+            assert_same(each, features(tiny, image, fit="whole", size=224))
+    for grid, together in batches.items():
+        alone = squares if grid == (14, 14) else talls
+        assert together.grid == grid and len(together) == 2
+        for i in range(2):
+            assert_same(features(tiny, alone[i]), together[i])
+            found = tiny([squares[i], talls[i]])
+            assert isinstance(found, list)
+            assert_same(found[0 if grid == (14, 14) else 1], together[i])
+    pictured = tiny([as_picture[0], as_picture[2]], fit="whole", size=(480, 320))
+    assert isinstance(pictured, Features) and pictured.grid == (30, 20)
+    assert_same(pictured[1], batches[30, 20][0])
+    assert_same(features(tiny, as_picture[1], size=224, fit="whole"), batches[14, 14][1])
+
+
+def test_odd_sides_are_rounded_in_a_picture_and_refused_in_a_tensor(tiny: Encoder) -> None:
+    """97×131: the short side becomes the asked size, the long side the nearest multiple of the stride."""
+    odd = photo(97, 131)
+    for size, (h, w) in {64: (64, 80), 96: (96, 128), 224: (224, 304)}.items():
+        # 131 / 97 of the size is 86.4, 129.6 and 302.5.
+        found = features(tiny, odd, fit="whole", size=size)
+        assert found.grid == (h // 16, w // 16)
+        exact = torch.from_numpy(np.array(odd.resize((w, h), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+        assert_same(found, features(tiny, exact))
+    with pytest.raises(SizeError, match=r"97×131 pixels .* stride, 16; the nearest is 96×128"):
+        tiny(torch.rand(1, 3, 97, 131))
+
+
 def test_large_batches_go_through_in_parts(tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, rows = features(tiny, pixels(count=5)), tiny.attention(pixels(count=5))
     layers = tiny.intermediates(pixels(count=5), layers=(0, 1))
