@@ -19,6 +19,8 @@ from zoo.errors import MaskError
 from zoo.masking import PROJECTION, STREAM, Seeds, cells, splitmix64
 from zoo.patches import patchify, unpatchify
 
+PATCH = 16  # pixels along the side of the patches that UM-MAE's masks hide, four tokens of a pyramid's first stage
+
 
 def check_halves(height: int, width: int, stride: int) -> None:
     """Raises MaskError where an image half as high and wide is no whole number of strides."""

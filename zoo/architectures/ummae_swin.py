@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from zoo.architectures.position_windows import Places, PositionAttention, PositionBlock
 from zoo.architectures.registration import register
-from zoo.cells import compact_image, over_tokens, token_places
+from zoo.cells import PATCH, compact_image, over_tokens, token_places
 
-PATCH = 16  # pixels along the side of the patches that masks hide, four tokens of the first stage
 EPS = 1e-6  # of the norms between stages and at the end; inside blocks the authors keep torch's 1e-5
 
 
@@ -157,10 +156,6 @@ class UMMAESwin(nn.Module):
             (r"^norm", (99999,)),
         ]
         return {"stem": r"^patch_embed", "blocks": r"^layers\.(\d+)" if coarse else blocks}
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        if enable:
-            raise NotImplementedError("UM-MAE's Swin has no checkpointing of activations")
 
     def no_weight_decay(self) -> set[str]:
         return set()
