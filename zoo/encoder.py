@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo.batches import Batch, Images, to_batches
 from zoo.decoders import kind
 from zoo.errors import SizeError, Unsupported
-from zoo.families import family
+from zoo.families import Family, family
 from zoo.features import Features, join
 from zoo.masking import DEFAULT_RATIO, as_mask, batch_seeds, draw_mask
 from zoo.patches import grid_of
@@ -42,9 +42,16 @@ class Encoder:
     Features(pooled 2×192, patches 2×64×192, grid 8×8)
     """
 
-    def __init__(self, card: ModelCard, module: nn.Module, decoder: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        module: nn.Module,
+        decoder: nn.Module | None = None,
+        through: Family | None = None,
+    ) -> None:
+        """through: what asks the module for features, where that is not the card's family."""
         self.card = card
-        self.family = family(card.family)
+        self.family = through or family(card.family)
         self.module = module.eval()
         self.decoder = decoder.eval() if decoder is not None else None
         spec = card.transform

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from types import ModuleType
 
 from zoo.cli.arguments import Command, Parser, UsageError
-from zoo.errors import Unsupported
+from zoo.cli.rooms import room
 from zoo.tables import table
 
 
 def _training_room() -> ModuleType:
-    """`zoo.training.commands`. Raises Unsupported where what it needs is not installed."""
-    try:
-        return importlib.import_module("zoo.training.commands")
-    except ModuleNotFoundError as error:
-        missing = f"training needs {error.name!r}, which is not installed"
-        raise Unsupported(f"{missing}; type: pip install 'ssl-zoo[train]'") from error
+    return room("training.commands")
 
 
 def _train_arguments(parser: Parser) -> None:
