@@ -23,10 +23,10 @@ class Reconstruction:
     """A masked image and its prediction; pictures are (B, 3, H, W) in [0, 1].
 
     mask: (B, h, w) bool, True = hidden, as really used. secondary: (B, h, w) bool, the visible patches replaced by a
-    mask token, or None (pale in `masked`, where hidden ones are grey). predicted: the decoder's output on every patch, clipped; composite: the same with the visible
-    pixels kept. loss: (B,), the method's own. error: (B,), mean squared error on hidden pixels in [0, 1], comparable
-    across models. uses_target_statistics: the model predicts normalised pixels, so the picture borrows each hidden
-    patch's mean and variance.
+    mask token, or None; they are pale in `masked`, where hidden ones are grey. predicted: the decoder's output on every
+    patch, clipped; composite: the same with the visible pixels kept. loss: (B,), the method's own. error: (B,), mean
+    squared error on hidden pixels in [0, 1], comparable across models. uses_target_statistics: the model predicts
+    normalised pixels, so the picture borrows each hidden patch's mean and variance.
     """
 
     image: Tensor
