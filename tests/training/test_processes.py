@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import socket
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 import zoo
+from zoo.errors import RecipeError
 from zoo.training.batchnorm import GlobalBatchNorm1d, GlobalBatchNorm2d
 from zoo.training.engine import run
 from zoo.training.processes import gather_over_processes
@@ -158,6 +160,39 @@ def test_alone_it_is_torchs_own() -> None:
 def train_share(rank: int, recipe: Recipe, photos: Path, out: Path) -> None:
     del rank
     run(recipe, photos, out)
+
+
+def curve(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["simclr", "dino", "mae", "byol"])
+def test_two_processes_have_the_loss_curve_of_one(
+    name: str, server: ForkServerContext, tiny: Callable[..., Recipe], photos: Path, tmp_path: Path
+) -> None:
+    """Negatives, batch norms and centre are of the global batch."""
+    recipe = tiny(f"{name}/smoke", schedule={"epochs": 2}, optim={"lr": 0.1, "kind": "sgd"})
+    one, two = run(recipe, photos, tmp_path / "one"), tmp_path / "two"
+    together(server, train_share, recipe, photos, two)
+    assert len(curve(one)) == 6
+    assert curve(two) == pytest.approx(curve(one), abs=1e-4, rel=1e-5)
+    assert max(curve(one)) - min(curve(one)) > 1e-3  # no flat line
+
+
+@pytest.mark.timeout(300)
+def test_a_batch_that_processes_cannot_share_is_refused(
+    server: ForkServerContext, tiny: Callable[..., Recipe], photos: Path, tmp_path: Path
+) -> None:
+    together(server, refuse_share, tiny("mae/smoke", optim={"batch": 5}), photos, tmp_path / "run")
+
+
+def refuse_share(rank: int, recipe: Recipe, photos: Path, out: Path) -> None:
+    del rank
+    with pytest.raises(
+        RecipeError, match=r"--optim\.batch is 5, which 2 processes cannot share equally; give 4"
+    ):
+        run(recipe, photos, out)
 
 
 @pytest.mark.timeout(300)
