@@ -128,7 +128,9 @@ class Sentry:
             return
         std, rank = (max(row[key] for row in recent) for key in ("feature_std", "effective_rank"))
         fallen = std < STD and rank < RANK and FALL * std < self.rows[0]["feature_std"]
-        learnt = min(row["loss"] for row in recent) < LEARNT * self._begun()
+        # Agreement with a teacher is no merit where both say the same of every image.
+        alone = "teacher_entropy" not in recent[-1]
+        learnt = alone and min(row["loss"] for row in recent) < LEARNT * self._begun()
         if not ((fallen and not learnt) or std < STD_ALWAYS or rank < RANK_ALWAYS):
             return
         raise Collapsed(

@@ -167,6 +167,11 @@ def test_a_loss_that_falls_far_may_take_the_spread_with_it_but_not_all(plain: Re
         look_at(plain, lambda step: 0.5 if step <= 10 else 0.01, scale=0.001)
 
 
+def test_agreement_with_a_teacher_is_no_merit(plain: Recipe) -> None:
+    with pytest.raises(Collapsed, match=r"the encoder has collapsed.* the teacher's entropy is 3"):
+        look_at(plain, lambda step: 3.1, scale=0.03, chance=5.545, teacher_entropy=3.0)
+
+
 def test_images_that_were_alike_from_the_start_are_no_collapse(plain: Recipe) -> None:
     sentry, generator = Sentry(plain, START), Generator().manual_seed(0)
     for step in range(1, TOTAL + 1):
