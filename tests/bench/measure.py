@@ -44,10 +44,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turn(contenders: Mapping[str, Callable[[int], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Each contender's number in each round. They are given the round; one round before the others is not counted."""
+    """Each contender's number in each round, which they are given; round -1 warms up and is not counted."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for work in contenders.values():
-        work(0)
+        work(-1)
     for number in range(rounds):
         for name, work in contenders.items():
             found[name].append(work(number))
