@@ -112,8 +112,9 @@ class ModelCard:
     @property
     def title(self) -> str:
         """The body's first heading, or the name where it has none."""
-        heading = re.search(r"^# +(.+?)[ \t#]*$", self.body, re.MULTILINE)
-        return heading[1] if heading else self.name
+        heading = re.search(r"^# +(\S.*)$", self.body, re.MULTILINE)
+        # Not in the pattern, which would try every end of a stranger's long line.
+        return heading[1].rstrip(" \t#") or self.name if heading else self.name
 
     @property
     def commercial(self) -> bool:

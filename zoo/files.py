@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as PIL choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary.touch()
+    mode = stat.S_IMODE(
+        temporary.stat().st_mode
+    )  # the umask's; asking for it would change it for all threads
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some writers leave a file that only its owner may read
+        temporary.chmod(mode)  # some writers leave a file that only its owner may read
         _fsync(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
@@ -66,13 +71,6 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         pass  # another user's
     return True
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _fsync(path: Path) -> None:

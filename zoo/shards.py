@@ -85,7 +85,8 @@ def _table(batches: Sequence[Rows], schema: Any) -> Any:
     """Some batches as one Arrow table. Raises DataError where a feature is too large for the schema's dtype."""
     import pyarrow as pa
 
-    paths = [path for rows in batches for path in rows.paths]
+    # Names of files that are no UTF-8 are spelt caf\\udce9.jpg.
+    paths = [path.encode(errors="backslashreplace").decode() for rows in batches for path in rows.paths]
     unlabelled: list[int | None] = [None]
     labels = [label for rows in batches for label in rows.labels or unlabelled * len(rows.paths)]
     columns = [pa.array(paths, pa.string()), pa.array(labels, pa.int64())]
@@ -146,7 +147,9 @@ def write_skipped(folder: Path, skipped: Sequence[Mapping[str, str]]) -> None:
         return
     with atomic_write(folder / _SKIPPED) as temporary:
         temporary.write_text(
-            "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in skipped), encoding="utf-8"
+            "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in skipped),
+            encoding="utf-8",
+            errors="backslashreplace",  # JSON's own escape
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -74,12 +75,22 @@ class FolderSource(Source):
         except OSError as error:
             raise ImageError(f"cannot read image {str(path)!r}: {error.strerror}") from error
 
-    def stamp(self, indices: Sequence[int]) -> str | list[int | None]:
-        """The files' sizes, None where one is gone; on the Hub, the commit."""
+    def stamp(self, indices: Sequence[int]) -> str | list[tuple[int, int] | None]:
+        """The files' sizes and times of change, None where one is gone; on the Hub, the commit.
+
+        Sizes alone are the same for all bitmaps of one height and width. Moving a folder keeps the times.
+        """
         if isinstance(self.root, HubRepo):
             return self.root.commit
-        paths = [self.root / self.ids[i] for i in indices]
-        return [path.stat().st_size if path.exists() else None for path in paths]
+        return [_size_and_time(self.root / self.ids[i]) for i in indices]
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +167,7 @@ def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, s
         members[whole.labels[i] if whole.labels else 0].append(i)
     held: set[int] = set()
     for indices in members.values():
-        indices.sort(key=lambda i: hashlib.sha256(f"{seed}:{whole.ids[i]}".encode()).digest())
+        indices.sort(key=lambda i: _rank(seed, whole.ids[i]))
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
         held.update(indices[:count])
     if not held:
@@ -168,6 +179,10 @@ def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, s
     of_what = "every class" if whole.labels else "the images"
     held_out = f"{share:.0%} of {of_what} held out with seed {seed} ({len(tested)} images)"
     return train, tested, f"No test split in {whole.title}: {held_out}."
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest()
 
 
 def _relabelled(test: Source, train: Source) -> Source:

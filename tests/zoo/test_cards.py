@@ -372,3 +372,22 @@ def test_cards_are_read_without_torch() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "False\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "title"),
+    [
+        ("# A model #", "A model"),
+        ("## Not this\n# Two # words ##", "Two # words"),
+        ("# ##", "x"),
+        ("Text", "x"),
+    ],
+)
+def test_the_title_is_the_first_heading(body: str, title: str) -> None:
+    assert dataclasses.replace(parse_card(MINIMAL, "x"), body=body).title == title
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("line", ["# a" + "# " * 200_000 + "x", "#" + " " * 400_000])
+def test_a_strangers_long_heading_costs_no_time(line: str) -> None:
+    assert dataclasses.replace(parse_card(MINIMAL, "x"), body=line).title

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -217,6 +218,13 @@ def change_a_photo(photos: Path) -> None:
     (photos / "a" / "00.png").write_bytes(png(0)[:-1])
 
 
+def exchange_a_photo(photos: Path) -> None:
+    """Another picture of as many bytes, as every bitmap of one size is."""
+    file = photos / "a" / "00.png"
+    file.write_bytes(file.read_bytes()[::-1])
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+
+
 @pytest.mark.parametrize(
     ("changed", "outputs", "before", "message"),
     [
@@ -226,6 +234,7 @@ def change_a_photo(photos: Path) -> None:
         (TinyEncoder(), ("pooled", "cls"), None, "outputs"),
         (TinyEncoder(), ("pooled",), add_a_photo, "images or labels by their hash"),
         (TinyEncoder(), ("pooled",), change_a_photo, "images or labels by their hash"),
+        (TinyEncoder(), ("pooled",), exchange_a_photo, "images or labels by their hash"),
     ],
 )
 def test_parts_of_another_extraction_are_refused(
@@ -245,6 +254,26 @@ def test_parts_of_another_extraction_are_refused(
         extract(changed, photos, folder, outputs=outputs)
     extract(changed, photos, folder, outputs=outputs, resume=False)
     assert list(read_features(folder)[2]) == list(outputs)
+
+
+def test_a_folder_that_moves_keeps_its_features(photos: Path, tmp_path: Path) -> None:
+    encoder: Any = TinyEncoder()
+    folder = extract(encoder, photos, tmp_path / "features")
+    again: Any = TinyEncoder()
+    extract(again, photos.rename(tmp_path / "elsewhere"), folder)
+    assert again.images == 1  # the black one
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    for i, name in enumerate((b"caf\xe9.png", b"na\xefve.png", b"plain.png")):
+        (tmp_path / "photos" / os.fsdecode(name)).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / os.fsdecode(name)).write_bytes(png(i) if i != 1 else b"none")
+    encoder: Any = TinyEncoder()
+    folder = extract(encoder, tmp_path / "photos", tmp_path / "features")
+    paths, _, arrays = read_features(folder)
+    assert paths == [r"caf\udce9.png", "plain.png"] and arrays["pooled"].shape[0] == 2
+    skipped = json.loads((folder / "_skipped.jsonl").read_text(encoding="utf-8"))
+    assert os.fsencode(skipped["path"]) == b"na\xefve.png"
 
 
 def test_parquets_alike_in_everything_but_their_images_are_told_apart(tmp_path: Path) -> None:
