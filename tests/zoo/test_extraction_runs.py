@@ -55,6 +55,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_killed_at_half_the_same_command_finishes_it(photos: Path, vit_tiny: Path, tmp_path: Path) -> None:
     whole = extract(load(vit_tiny, device="cpu"), photos, tmp_path / "whole")
     out = tmp_path / "killed"
