@@ -115,7 +115,9 @@ def regression(guess: Tensor, target: Tensor) -> Tensor:
 
 
 def imagenet() -> Recipe:
-    """ResNet-50, batches of 4,096, 1,000 epochs: the paper's §3.3. Eight 80-GB GPUs, days; 74.3 % linear (theirs).
+    """ResNet-50, batches of 4,096, 1,000 epochs: the paper's §3.3; 74.3 % linear (theirs).
+
+    Eight 80-GB GPUs and days, by our estimate: never run here.
 
     zoo train byol/imagenet DATA --out runs/byol_resnet50
     """
@@ -130,7 +132,7 @@ def imagenet() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """ResNet-18 at 128 px, 200 epochs: one GPU, or patience.
+    """ResNet-18 at 128 px, 200 epochs: one GPU, or patience; no result yet.
 
     zoo train byol/imagenette DATA --out runs/byol_resnet18_imagenette
     """

@@ -287,7 +287,9 @@ def no_multicrop() -> Recipe:
 
 
 def imagenet_resnet50() -> Recipe:
-    """ResNet-50, 2×224 and 8×96 px, 100 epochs, the authors' README. Eight GPUs, two days; 67.5 % k-NN (their longest).
+    """ResNet-50, 2×224 and 8×96 px, 100 epochs, the authors' README; 67.5 % k-NN (their longest).
+
+    Eight GPUs and two days, by our estimate: never run here.
 
     zoo train dino/imagenet_resnet50 DATA --out runs/dino_resnet50
     """

@@ -129,7 +129,9 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def imagenet() -> Recipe:
-    """ResNet-50, batches of 4,096, 1,000 epochs: the paper's §4. Eight 80-GB GPUs, days; 69.3 % linear (theirs).
+    """ResNet-50, batches of 4,096, 1,000 epochs: the paper's §4; 69.3 % linear (theirs).
+
+    Eight 80-GB GPUs and days, by our estimate: never run here.
 
     zoo train simclr/imagenet DATA --out runs/simclr_resnet50
     """
@@ -145,7 +147,7 @@ def imagenet() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """ResNet-18 at 128 px, 200 epochs: one GPU, or patience.
+    """ResNet-18 at 128 px, 200 epochs: one GPU, or patience; no result yet.
 
     SGD, a temperature of 0.5 and half the colours, as small images want them (Appendix B.9).
 

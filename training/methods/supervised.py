@@ -81,7 +81,7 @@ class Supervised(Method):
 
 
 def imagenette() -> Recipe:
-    """ResNet-18 at 128 px, 100 epochs: one GPU, or patience.
+    """ResNet-18 at 128 px, 100 epochs: one GPU, or patience; no result yet.
 
     zoo train supervised/imagenette DATA --out runs/supervised_resnet18_imagenette
     """

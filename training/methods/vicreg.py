@@ -104,7 +104,9 @@ def covariance_loss(z: Tensor) -> Tensor:
 
 
 def imagenet() -> Recipe:
-    """ResNet-50, batches of 2,048, 1,000 epochs: the paper's §4.2. Eight 80-GB GPUs, days; 73.2 % linear (theirs).
+    """ResNet-50, batches of 2,048, 1,000 epochs: the paper's §4.2; 73.2 % linear (theirs).
+
+    Eight 80-GB GPUs and days, by our estimate: never run here.
 
     zoo train vicreg/imagenet DATA --out runs/vicreg_resnet50
     """
@@ -119,7 +121,7 @@ def imagenet() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """ResNet-18 at 128 px, 200 epochs: one GPU, or patience.
+    """ResNet-18 at 128 px, 200 epochs: one GPU, or patience; no result yet.
 
     zoo train vicreg/imagenette DATA --out runs/vicreg_resnet18_imagenette
     """

@@ -55,13 +55,13 @@ def _model_row(card: ModelCard) -> list[str]:
 
 
 def _method_row(cards: Sequence[ModelCard]) -> list[str]:
-    first = cards[0]
+    typical = _typical(cards)
     released = [card for card in cards if card.licence != "unknown" or weights(card) != "file"]
     models = f"{len(cards)}, as " if len(cards) > 1 else ""
     return [
-        f"[{method_title(first)}]({first.paper})" if first.method != "supervised" else "supervised",
-        first.approach or first.kind,
-        f"{models}{_link(_typical(cards))}",
+        f"[{method_title(typical)}]({typical.paper})" if typical.method != "supervised" else "supervised",
+        typical.approach or typical.kind,
+        f"{models}{_link(typical)}",
         *(_best(cards, column) for column in NUMBERS),
         ", ".join(sorted({_licence(card) for card in released or cards})),
     ]
