@@ -75,6 +75,7 @@ class Hub:
             set()
         )  # sha256 of what is sent with one byte flipped, or names of authors' files
         self.cuts: list[int] = []  # bytes after which the next answers of files break off
+        self.shift = 0  # bytes by which the next part of a file begins elsewhere than asked
         self.delay = 0.0  # seconds before an author's file is sent
         self.statuses: dict[str, int] = {}  # what is answered instead of an author's file
         self.token: str | None = None  # what private and gated repos, and all uploads, ask for
@@ -170,7 +171,8 @@ class Handler(BaseHTTPRequestHandler):
         start, status = 0, 200
         match = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if match and self.headers.get("If-Range") in (None, headers.get("ETag")):
-            start, end = int(match[1]), int(match[2] or len(data) - 1)
+            start, end = int(match[1]) + self.hub.shift, int(match[2] or len(data) - 1)
+            self.hub.shift = 0
             if start >= len(data):
                 return self.send(416, Content_Range=f"bytes */{len(data)}")
             headers["Content_Range"] = f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}"

@@ -73,8 +73,13 @@ def _continue(url: str, part: Path, name: str) -> None:
             raise HubError("answers with a web page instead of the file; the link may ask for a click")
         if response.status_code != 206:
             start = 0
+            part.unlink(missing_ok=True)  # first, or a crash would leave it with another version's mark
             mark.write_text(_version(response), encoding="utf-8")
-        total = int(response.headers.get("Content-Length") or 0) + start or None
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            part.unlink(missing_ok=True)
+            raise Unreachable(f"{url} answers with another part than was asked for")
+        length = response.headers.get("Content-Length")
+        total = None if length is None else int(length) + start
         with part.open("r+b" if start else "wb") as file, transfer(name, total, start) as advance:
             file.seek(start)
             file.truncate()

@@ -90,7 +90,7 @@ class Encoder:
             for part in (self.module, self.decoder)
         )
         assert module is not None  # only a decoder can be missing
-        return Encoder(self.card, module, decoder)
+        return Encoder(self.card, module, decoder, self.family)
 
     @torch.no_grad()
     def __call__(

@@ -7,12 +7,14 @@ retries; no message holds a token.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
@@ -90,19 +92,28 @@ def fetch(repo: str, file: str, revision: str | None = None) -> Fetched:
         if (kept := cached(repo, file, revision)) is None:
             raise
         return kept
-    return Fetched(Path(path), found.commit_hash, _digest(found.etag))
+    fetched = _fetched(Path(path), file)
+    if fetched.commit == found.commit_hash:  # else the branch has moved on meanwhile
+        fetched = dataclasses.replace(fetched, sha256=_digest(found.etag))
+    return fetched
 
 
 def cached(repo: str, file: str, revision: str | None = None) -> Fetched | None:
-    """A file of a model repo as the client's cache has it, without asking anybody."""
+    """A file of a model repo as the client's cache has it, without asking anybody. HubError for no name of a repo."""
     import huggingface_hub
 
-    found = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision)
+    try:
+        found = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision)
+    except ValueError as error:
+        raise HubError(str(error)) from None
     if not isinstance(found, str):
         return None
-    path = Path(found)
+    return _fetched(Path(found), file)
+
+
+def _fetched(path: Path, file: str) -> Fetched:
+    """What a path in the client's cache tells: it names the bytes by their hash, and links to them from a commit."""
     snapshot = path.parents[len(Path(file).parts) - 1]
-    # The client names the bytes by their hash, and links to them.
     return Fetched(path, snapshot.name, _digest(path.resolve().name))
 
 
@@ -152,14 +163,16 @@ def upload(
 ) -> str:
     """Put files into a model repo by one commit, making the repo where there is none; its address.
 
-    only: files that the repo must not keep from before where `files` lacks them. Raises HubError or Unreachable.
+    only: patterns of files that the repo must not keep from before where `files` lacks them. Raises HubError or
+    Unreachable.
     """
     import huggingface_hub
 
     with _told(repo), _bars_on_terminals_only():
         api = _api()
         api.create_repo(repo, private=private, exist_ok=True)
-        stale = [file for file in only if file not in files and file in repo_files(repo).files]
+        there = repo_files(repo).files.keys() - files.keys()
+        stale = sorted(file for file in there if any(fnmatchcase(file, each) for each in only))
         changes = [
             *(huggingface_hub.CommitOperationAdd(path, content) for path, content in files.items()),
             *(huggingface_hub.CommitOperationDelete(path) for path in stale),

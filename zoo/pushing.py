@@ -35,4 +35,5 @@ def push(name_or_folder: str | Path, repo_id: str, *, private: bool = True) -> s
     tags = dict.fromkeys((TAG, "self-supervised", "timm", card.method, *exported, *card.tags))
     shared = render_card(dataclasses.replace(card, name=name, tags=tuple(tags)))
     content: dict[str, Path | bytes] = {**files, README: shared.encode()}
-    return hub.upload(repo_id, content, f"{name}: {card.title}", private=private, only=WEIGHTS)
+    # Graphs of an earlier push would be of other weights.
+    return hub.upload(repo_id, content, f"{name}: {card.title}", private=private, only=(*WEIGHTS, "onnx/*"))

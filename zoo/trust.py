@@ -70,6 +70,8 @@ def verify_once(path: Path, digest: str) -> None:
             return
     except OSError as error:
         log.debug("cannot tell what was verified: %s", error)
+    except WeightsError:
+        store.unlink(missing_ok=True)  # damaged, which costs as little: all is hashed once more
     verify(path, digest)
     try:
         _update(
@@ -102,12 +104,11 @@ def _md5(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (TypeError, ValueError):
         raise WeightsError(f"{path} is damaged: mend or delete it; what it held is trusted anew") from None
-    return dict(found)
 
 
 def _update(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:

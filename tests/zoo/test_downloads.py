@@ -44,6 +44,18 @@ def test_what_an_earlier_process_left_is_continued_unless_the_file_is_another_by
         path.unlink()
 
 
+@pytest.mark.parametrize("moved", [1, -1])
+def test_another_part_than_was_asked_for_is_not_appended(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    monkeypatch.setattr("zoo.downloads.PAUSES", (0.0, 0.0))
+    hub.authors["big.pth"] = data = os.urandom(3 << 20)
+    hub.cuts = [2_000_000]
+    hub.shift = moved
+    assert download(f"{hub.url}/authors/big.pth").read_bytes() == data
+    assert [each.range is None for each in hub.requests("/authors/")] == [True, False, True]
+
+
 def test_two_at_once_fetch_a_file_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "zoo")
     hub.authors["big.pth"] = data = os.urandom(3 << 20)

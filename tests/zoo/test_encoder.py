@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,12 @@ def test_eight_threads_share_an_encoder(tiny: Encoder) -> None:
             assert_same(found, alone[i % 4][0])
             torch.testing.assert_close(rows, alone[i % 4][1], atol=1e-5, rtol=0)
             torch.testing.assert_close(predicted, alone[i % 4][2], atol=1e-5, rtol=0)
+
+
+def test_another_dtype_is_asked_in_the_same_way(tiny: Encoder) -> None:
+    through = SimpleNamespace(**{name: getattr(tiny.family, name) for name in ("features", "stride")})
+    encoder = Encoder(tiny.card, tiny.module, tiny.decoder, through)  # type: ignore[arg-type]
+    assert encoder.to(dtype=torch.float64).family is through
 
 
 def test_looking_leaves_no_trace(tiny: Encoder) -> None:

@@ -92,6 +92,9 @@ def test_what_is_missing_is_named(hub: Hub) -> None:
         with pytest.raises(HubError, match=says) as error:
             client.fetch(repo, file, revision)
         assert not isinstance(error.value, Unreachable)
+    for revision in (None, "0" * 40):
+        with pytest.raises(HubError, match=r"Cannot have -- or \.\. in repo_id"):
+            client.fetch("authors/no..repo", "a.bin", revision)
 
 
 def test_a_token_opens_what_is_private_and_is_never_told(

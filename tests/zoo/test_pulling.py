@@ -261,6 +261,11 @@ def test_a_model_changed_after_it_was_pulled_is_refused(
     monkeypatch.setattr(trust, "verify", lambda path, digest: hashed.append(path))
     zoo.load("far", device="cpu")
     assert hashed == [], "one version of a file is hashed once"
+    for damaged in ("{", "[1]"):
+        (home().parent / "verified.json").write_text(damaged)
+        zoo.load("far", device="cpu")
+        zoo.load("far", device="cpu")
+    assert [each.name for each in hashed] == ["model.safetensors", "decoder.safetensors"] * 2
     monkeypatch.undo()
     file = folder / "model.safetensors"
     before, data = file.stat(), bytearray(file.read_bytes())

@@ -120,6 +120,10 @@ def test_a_second_push_takes_away_what_is_gone_and_a_repo_keeps_what_is_its_own(
         "onnx/model.onnx",
     }  # fmt: skip
     assert parse_card(repo.commits[repo.head]["README.md"].decode(), "dino").tags[4] == "onnx"
+    (folder / "onnx" / "model.onnx").unlink()
+    (folder / "onnx" / "int8.onnx").write_bytes(b"another graph")
+    zoo.push(folder, "me/dino")
+    assert {each for each in repo.commits[repo.head] if each.startswith("onnx")} == {"onnx/int8.onnx"}
 
 
 def test_pushes_that_are_refused(

@@ -331,6 +331,9 @@ def test_another_kind_of_network_is_no_vit() -> None:
         ("vit_tiny_patch16_224", {"embed_dims": 48}, r"cannot build vit_tiny_patch16_224 .*embed_dims"),
         ("vit_tiny_patch16_224", {"num_heads": 5}, "cannot build vit_tiny_patch16_224 .*num_heads"),
         ("resnet18", {}, "cannot build resnet18"),
+        ("vit_tiny_patch16_224", {"patch_size": 0}, "cannot build vit_tiny_patch16_224 .*ZeroDivision"),
+        ("vit_tiny_patch16_224", {"norm_layer": "nope"}, "cannot build .*KeyError: 'nope'"),
+        ("vit_tiny_patch16_224", {"img_size": [1]}, "cannot build .*IndexError"),
     ],
 )
 def test_what_timm_cannot_build_is_the_cards_fault(

@@ -15,6 +15,11 @@ from zoo.errors import CardError, Unsupported, did_you_mean
 
 M = TypeVar("M", bound=nn.Module)
 
+# What timm raises for arguments it does not check: a patch of 0 pixels, a norm it has not, too short a list.
+_WRONG_ARGUMENTS = (
+    TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError
+)  # fmt: skip
+
 
 def create(
     architecture: str, arguments: dict[str, Any], kind: type[M] | tuple[type[M], ...], called: str
@@ -31,8 +36,10 @@ def create(
         raise CardError(f"timm {timm.__version__} has no architecture {architecture!r}{hint}")
     try:
         module = timm.create_model(architecture, **{"num_classes": 0, **arguments})
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise CardError(f"timm cannot build {architecture} with {arguments}: {error}") from error
+    except _WRONG_ARGUMENTS as error:
+        raise CardError(
+            f"timm cannot build {architecture} with {arguments}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(module, kind):
         raise Unsupported(f"{architecture} is a {type(module).__name__}, not {called}; choose another family")
     return module
