@@ -123,7 +123,9 @@ class PositionBlock(nn.Module):
             bias = self.relative_bias(window)[None, None]
         else:
             moved = padded(places.at.roll([-each for each in shift], dims=(1, 2)), window, 0)
-            at = window_partition(moved, window).flatten(1, 2).unflatten(0, (len(moved), -1))  # (B, W, S, 2)
+            at = (
+                window_partition(moved, window).flatten(1, 2).unflatten(0, (moved.shape[0], -1))
+            )  # (B, W, S, 2)
             bias = self.attn.bias(at, places.step, places.reach(max(window))).permute(1, 2, 0, 3, 4)
         barred = self.apart(sides, compact=places is not None, device=bias.device)
         return bias.masked_fill(barred[:, None], -torch.inf)

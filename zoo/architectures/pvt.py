@@ -151,7 +151,7 @@ class PVT(nn.Module):
         x = stage.enter(x)
         tokens, grid = x.flatten(1, 2), (x.shape[1], x.shape[2])
         if self.cls_token is not None and self.cls_position is not None and index == len(self.stages) - 1:
-            cls = (self.cls_token + self.cls_position).expand(len(x), -1, -1)
+            cls = (self.cls_token + self.cls_position).expand(x.shape[0], -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
         return tokens, grid
 

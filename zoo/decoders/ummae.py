@@ -69,7 +69,7 @@ class UMMAEDecoder(MAEDecoder):
         stands_at = kept.sort(dim=1).values if self.visible_pos == "official" else kept
         seen = ~hidden.flatten(1).gather(1, kept)[..., None]
         index = kept[..., None].expand(-1, -1, width)
-        x = masked.expand(len(cells), -1, -1)
+        x = masked.expand(cells.shape[0], -1, -1)
         return self.to_pixels(
             x.scatter(1, index, torch.where(seen, cells + positions[stands_at], x.gather(1, index)))
         )

@@ -126,7 +126,7 @@ def _after(module: Beit, embedded: Tensor, grid: Grid, count: int) -> Tensor:
 
 def _through_blocks(module: Beit, embedded: Tensor, grid: Grid) -> Iterator[Tensor]:
     """The input of the first block, and the tokens after each: (B, L, D)."""
-    x = torch.cat([module.cls_token.expand(len(embedded), -1, -1), embedded], dim=1)
+    x = torch.cat([module.cls_token.expand(embedded.shape[0], -1, -1), embedded], dim=1)
     if module.pos_embed is not None:
         x = x + resize_positions(module.pos_embed, module.patch_embed.grid_size, grid, rule_of(module))
     x = module.pos_drop(x)

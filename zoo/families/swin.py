@@ -120,7 +120,7 @@ def attention_rows(module: Swin, pixels: Tensor, block: int, query: tuple[int, i
             "a Swin has no class token; ask for a position of the block's grid: query=(row, column)"
         )
     asked, x = _before(module, pixels, block)
-    batch, sides = len(x), _sides(x)
+    batch, sides = x.shape[0], _sides(x)
     slots, apart, bias = windows(asked, sides)
     window, slot = (slots == row_major(query, sides)).nonzero()[0].tolist()
     held, real = slots[window].clamp(min=0), slots[window] >= 0  # (S,)

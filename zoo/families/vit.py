@@ -81,8 +81,7 @@ def embed(module: VisionTransformer, pixels: Tensor) -> Tensor:
 
 def _enter(module: VisionTransformer, x: Tensor, pixels: Tensor) -> Tensor:
     """Embedded patches of such pixels, with positions and prefix tokens: (B, R + N, D)."""
-    native = grid(module, pixels) == module.patch_embed.grid_size
-    if native or rule_of(module) == "timm" or module.pos_embed is None:
+    if module.pos_embed is None:
         x = module._pos_embed(x)
     else:
         of_prefix, positions = positions_for(module, pixels.shape[-2:])
@@ -94,7 +93,7 @@ def _enter(module: VisionTransformer, x: Tensor, pixels: Tensor) -> Tensor:
 def with_mask_token(module: VisionTransformer, pixels: Tensor, hidden: Tensor, token: Tensor) -> Features:
     """Features where `token` (1, 1, D) takes the place of hidden patches (B, h, w) once they are embedded: SimMIM's."""
     sides, embedded = grid(module, pixels), module.patch_embed(pixels)
-    x = with_token(embedded.reshape(len(embedded), *sides, -1), hidden, token)
+    x = with_token(embedded.reshape(embedded.shape[0], *sides, -1), hidden, token)
     x = module.blocks(_enter(module, x.reshape(embedded.shape), pixels))
     return _split(module, module.norm(x), sides)
 
@@ -106,7 +105,7 @@ def _with_prefix(module: VisionTransformer, positions: Tensor, patches: Tensor) 
         return patches
     prefix = torch.cat(tokens, dim=1)
     prefix = prefix + positions if positions.shape[1] else prefix
-    return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
+    return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
 
 
 def attention_rows(
@@ -154,7 +153,7 @@ def visible_tokens(
     x = embedded.gather(1, index)
     if blind is not None and token is not None:
         x = torch.where(blind[..., None], token.to(x.dtype), x)
-    x = x + positions.expand(len(x), -1, -1).gather(1, index)
+    x = x + positions.expand(x.shape[0], -1, -1).gather(1, index)
     x = module.norm_pre(_with_prefix(module, of_class_token, x))
     for block in module.blocks:
         x = block(x)

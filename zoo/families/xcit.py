@@ -88,7 +88,7 @@ def _patches_after_each(module: Xcit, pixels: Tensor) -> Iterator[Tensor]:
     """The patches (B, N, D) after each block over channels."""
     x, (h, w) = module.patch_embed(pixels)
     if module.pos_embed is not None:
-        x = x + module.pos_embed(len(x), h, w).flatten(2).transpose(1, 2)
+        x = x + module.pos_embed(x.shape[0], h, w).flatten(2).transpose(1, 2)
     x = module.pos_drop(x)
     for block in module.blocks:
         x = block(x, h, w)
@@ -96,7 +96,7 @@ def _patches_after_each(module: Xcit, pixels: Tensor) -> Iterator[Tensor]:
 
 
 def _with_class_token(module: Xcit, patches: Tensor) -> Tensor:
-    return torch.cat([module.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+    return torch.cat([module.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
 
 
 def attention_rows(module: Xcit, pixels: Tensor, block: int, query: tuple[int, int] | None) -> Tensor:

@@ -1,0 +1,23 @@
+"""Encoder -> ONNX file that has proved itself. `zoo.export.to_onnx(encoder, folder)` is the whole of it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.export.onnx import to_onnx as to_onnx
+    from zoo.export.parity import Parity as Parity
+
+_PUBLIC = {
+    "to_onnx": "zoo.export.onnx",
+    "Parity": "zoo.export.parity",
+}
+
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'zoo.export' has no attribute {name!r}")
