@@ -67,10 +67,11 @@ def repo_files(repo: str, revision: str | None = None, kind: Kind = "model") -> 
     return RepoFiles(repo, str(info.sha), files)
 
 
-def fetch(repo: str, file: str, revision: str | None = None) -> Fetched:
+def fetch(repo: str, file: str, revision: str | None = None, largest: int | None = None) -> Fetched:
     """A file of a model repo: from the cache where `revision` is a commit, else asked for, with a bar while it comes.
 
-    A server that is down is made up for by what the cache holds of that revision. Raises HubError or Unreachable.
+    A server that is down is made up for by what the cache holds of that revision. largest: bytes above which it is left
+    where it is. Raises HubError or Unreachable.
     """
     if revision and _COMMIT.fullmatch(revision) and (kept := cached(repo, file, revision)):
         return kept
@@ -83,6 +84,10 @@ def fetch(repo: str, file: str, revision: str | None = None) -> Fetched:
             if found.commit_hash is None:
                 raise HubError(
                     without_secrets(f"{endpoint()} answers, but not as a Hub; is HF_ENDPOINT right?")
+                )
+            if largest is not None and (found.size or 0) > largest:
+                raise HubError(
+                    f"{repo}'s {file} has {found.size:,} bytes, and no more than {largest:,} are read"
                 )
             # By its name, so that the cache knows what a branch was when nobody can be asked.
             path = huggingface_hub.hf_hub_download(

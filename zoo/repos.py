@@ -15,6 +15,7 @@ from zoo.registry import WEIGHTS
 
 log = logging.getLogger(__name__)
 
+LARGEST_CARD = 4 << 20  # bytes: what a stranger's README may cost before anything is known of it
 TAG = "ssl-zoo"  # what `zoo.push` marks its repos with
 
 _NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -61,7 +62,7 @@ def find_repo(name: str) -> Repo:
         raise UnknownModel(f"{name!r} is no repo; write user/repo, or user/repo@revision")
     repo = match["repo"]
     try:
-        fetched = hub.fetch(repo, README, match["revision"])
+        fetched = hub.fetch(repo, README, match["revision"], LARGEST_CARD)
     except HubError as error:
         raise UnknownModel(str(error)) from None
     try:

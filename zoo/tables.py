@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
@@ -20,6 +23,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
         return "  ".join(c.rjust(w) if name in right else c.ljust(w) for name, c, w in placed).rstrip()
 
     return "\n".join([line(header), *(line(row) for row in rows)])
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, by which a stranger's card could write over the terminal it is shown on."""
+    return _CONTROLS.sub("", text)
 
 
 def pairs(facts: Sequence[tuple[str, str]]) -> str:

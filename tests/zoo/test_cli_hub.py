@@ -75,6 +75,17 @@ def test_push_list_show_pull_and_verify(
         assert f"{file:19}  sha256 {digest}, as on the card\n" in out
 
 
+def test_a_strangers_card_cannot_write_over_the_terminal(
+    hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (folder / "README.md").read_text().replace("method: mae", r'method: "mae\e[2J"')
+    hub.put("someone/mine", {"README.md": (readme + "\nall\x1b]0;mine\x07 \x9b2J yours\n").encode()})
+    for words in (("list", "--hub", "someone"), ("show", "someone/mine")):
+        code, out, _ = answer(capsys, *words)
+        assert code == 0 and not set(out) & {"\x1b", "\x07", "\x9b"}
+    assert "mae[2J" in out and "all]0;mine 2J yours" in out
+
+
 def test_a_pulled_model_is_listed_as_local_and_can_be_removed(
     hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

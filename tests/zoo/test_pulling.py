@@ -444,12 +444,15 @@ def test_repos_that_are_no_folder_of_the_zoos(hub: Hub, stranger: dict[str, byte
         "someone/code", {**stranger, "README.md": card.replace("family: vit", "family: os.path").encode()}
     )
     hub.put("someone/less", {"README.md": stranger["README.md"]})
+    hub.put("someone/long", {**stranger, "README.md": stranger["README.md"] + b"more " * (1 << 20)})
     for repo, says in (
         ("timm", r"someone/timm is no folder of the zoo's: README\.md: .*no `zoo:` block"),
         ("half", r"decoder\.safetensors is not the file its card describes"),
         ("code", r"family 'os\.path' is not the stem of a file in zoo/families"),
         ("less", r"someone/less cannot be fetched whole: .* has no config\.json"),
+        ("long", r"someone/long's README\.md has 5,\d+,\d+ bytes, and no more than 4,194,304 are read"),
         ("none", r"as a repo: .*/someone/none does not exist, or is private"),
     ):
         with pytest.raises(zoo.ZooError, match=f"(?s){says}"):
             zoo.load(f"someone/{repo}")
+    assert not [each for each in hub.requests("/someone/long/") if each.method == "GET"]

@@ -17,6 +17,7 @@ from zoo.cli.showing import show
 from zoo.errors import did_you_mean
 from zoo.pulling import find
 from zoo.repos import list_repos
+from zoo.tables import printable
 
 
 def _list_arguments(parser: Parser) -> None:
@@ -56,7 +57,7 @@ def _list(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps([facts(card) for card in cards], indent=2))
     elif cards:
-        print(listing(cards, shutil.get_terminal_size((120, 24)).columns))
+        print(printable(listing(cards, shutil.get_terminal_size((120, 24)).columns)))
     elif arguments.hub:
         print(f"{arguments.hub} has no such model on the Hub, or none that you may see", file=sys.stderr)
     else:
@@ -87,7 +88,7 @@ def _show(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(card), indent=2, default=str))
     else:
-        print(show(card, shutil.get_terminal_size((120, 24)).columns))
+        print(printable(show(card, shutil.get_terminal_size((120, 24)).columns)))
 
 
 def _register_arguments(parser: Parser) -> None:
