@@ -260,7 +260,7 @@ def _report(source: Source, skipped: list[dict[str, str]]) -> None:
     """Say once how many images were unreadable. Raises DataError where all of them were."""
     if not skipped:
         return
-    first = f"{skipped[0]['path']} ({skipped[0]['reason']})"
+    first = f"{skipped[0]['path']} ({skipped[0]['reason']})".encode(errors="backslashreplace").decode()
     if len(skipped) == len(source):
         raise DataError(
             f"none of the {len(source)} images of {source.title!r} can be read; the first: {first}"

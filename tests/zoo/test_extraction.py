@@ -264,7 +264,7 @@ def test_a_folder_that_moves_keeps_its_features(photos: Path, tmp_path: Path) ->
     assert again.images == 1  # the black one
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_no_utf8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for i, name in enumerate((b"caf\xe9.png", b"na\xefve.png", b"plain.png")):
         (tmp_path / "photos" / os.fsdecode(name)).parent.mkdir(exist_ok=True)
         (tmp_path / "photos" / os.fsdecode(name)).write_bytes(png(i) if i != 1 else b"none")
@@ -274,6 +274,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert paths == [r"caf\udce9.png", "plain.png"] and arrays["pooled"].shape[0] == 2
     skipped = json.loads((folder / "_skipped.jsonl").read_text(encoding="utf-8"))
     assert os.fsencode(skipped["path"]) == b"na\xefve.png"
+    assert r"the first: na\udcefve.png" in caplog.text
 
 
 def test_parquets_alike_in_everything_but_their_images_are_told_apart(tmp_path: Path) -> None:
