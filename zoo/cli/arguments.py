@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from zoo.cli.rooms import room
 from zoo.errors import ZooError, did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -106,8 +107,40 @@ def add_model(parser: Parser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
 
 
+def add_backend(parser: Parser) -> None:
+    """Whose arithmetic: PyTorch's, or an exported graph's."""
+    parser.add_argument(
+        "--backend",
+        type=one_of("torch", "onnx"),
+        default="torch",
+        help="torch, or onnx: MODEL is then an export folder, or a model with an onnx/ (default: torch)",
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        help="of --backend onnx: fp32, fp16 or int8 (default: the most exact there is)",
+    )
+
+
 def load_model(arguments: argparse.Namespace, size: int | None = None) -> Encoder:
-    """The encoder the words of `add_model` ask for, evaluated at `size` pixels where given."""
+    """The encoder the words of `add_model` and `add_backend` ask for, evaluated at `size` pixels where given."""
+    if getattr(arguments, "backend", "torch") == "onnx":
+        return _exported(arguments, size)
+    if getattr(arguments, "precision", None):
+        raise UsageError("--precision chooses among exported graphs; add --backend onnx")
     from zoo.loading import load
 
     return load(arguments.model, weights=arguments.weights, device=arguments.device, size=size)
+
+
+def _exported(arguments: argparse.Namespace, size: int | None) -> Encoder:
+    """The encoder that ONNX Runtime computes. --device auto leaves the provider to it."""
+    if arguments.weights:
+        raise UsageError(
+            "--weights are PyTorch's, and an exported graph holds its own; leave out one of the two"
+        )
+    providers = None if arguments.device == "auto" else (arguments.device,)
+    encoder: Encoder = room("export.runtime").OnnxEncoder(
+        arguments.model, providers=providers, precision=arguments.precision, size=size
+    )
+    return encoder

@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments import Command, Parser, UsageError, add_model, load_model
+from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, load_model
 from zoo.files import atomic_write
 from zoo.tables import table
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def _embed_arguments(parser: Parser) -> None:
     add_model(parser)
+    add_backend(parser)
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -70,6 +71,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 def _evaluate_arguments(parser: Parser) -> None:
     add_model(parser)
+    add_backend(parser)
     parser.add_argument("data", metavar="DATA", help="labelled images: a folder of class folders, or parquet")
     parser.add_argument("--test", metavar="DATA2", help="test on these instead of on a split of DATA")
     parser.add_argument(
@@ -111,6 +113,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "--write-card would put the scores of other weights on the card; leave out --weights"
         )
+    if arguments.write_card and arguments.backend != "torch":
+        raise UsageError("a card says what PyTorch measures; leave out --write-card, and take --json FILE")
     if arguments.write_card:
         find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
     if "foreground" in arguments.protocol:

@@ -1,0 +1,94 @@
+"""`zoo bench`: every way on the same pixels, in turn, and held against eager within each round."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.cli import main
+from zoo.encoder import Encoder
+from zoo.errors import Unsupported
+from zoo.export import bench, ways
+from zoo.export.memory import peak_mebibytes
+from zoo.export.ways import Way
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """A machine that slows down more and more: medians over the run would mislead, ratios within a round do not."""
+    calls: list[str] = []
+
+    def way(name: str, share: float) -> Way:
+        def call(pixels: Tensor) -> Tensor:
+            calls.append(name)
+            time.sleep(share * 0.001 * (1 + len(calls) / 20))
+            return pixels.flatten(1)
+
+        return Way(name, call, None)
+
+    pixels = torch.rand(2, 3, 4, 4)
+    slow, fast = bench.timed([way("slow", 6), way("fast", 2)], pixels, {"slow": 9.0, "fast": None})
+    assert slow.against_eager == 1 and 2 < fast.against_eager < 4
+    assert slow.low < slow.milliseconds < slow.high
+    assert slow.images_per_second == pytest.approx(2000 / slow.milliseconds)
+    assert (slow.batch, slow.rounds, slow.peak_mebibytes, fast.cosine) == (
+        2,
+        bench.ROUNDS,
+        9.0,
+        pytest.approx(1),
+    )
+    timed_calls = calls[2 * bench.WARM_UPS :]
+    assert timed_calls[:4] == ["slow", "fast", "fast", "slow"]  # the order rotates
+
+
+def test_a_wrong_answer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ROUNDS", 2)
+    right, wrong = (
+        Way(name, lambda pixels, s=sign: s * pixels, None) for name, sign in (("a", 1), ("b", -1))
+    )
+    timings = bench.timed([right, wrong], torch.rand(3, 8), {"a": None, "b": None})
+    assert [each.cosine for each in timings] == [pytest.approx(1), pytest.approx(-1)]
+
+
+def test_the_command_times_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], torchs: Encoder
+) -> None:
+    monkeypatch.setattr("zoo.cli.benching.load_model", lambda arguments, size: torchs)
+    monkeypatch.setattr(bench, "ROUNDS", 3)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no compiler in it
+    monkeypatch.delenv("CXX", raising=False)
+    words = ["bench", "tiny", "--batch", "1", "2", "--threads", "1", "--json", str(tmp_path / "bench.json")]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "torch.compile: left out, no C++ compiler" in told
+    found = json.loads((tmp_path / "bench.json").read_text())
+    rows = {(each["way"], each["batch"]): each for each in found["timings"]}
+    for way, least in ((ways.EAGER, 0.999999), (ways.FP32, 0.99999), (ways.INT8, 0.97)):
+        for batch in (1, 2):
+            assert rows[way, batch]["cosine"] > least
+            assert rows[way, batch]["images_per_second"] > 0
+            assert f"{rows[way, batch]['milliseconds']:.1f}" in told
+    peaks = {way: rows[way, 1]["peak_mebibytes"] for way in (ways.EAGER, ways.FP32)}
+    assert 20 < peaks[ways.FP32] < peaks[ways.EAGER] < 5000  # a graph's process holds no torch
+
+
+def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"onnxruntime on none\.onnx failed: .*none\.onnx"):
+        peak_mebibytes("onnxruntime", tmp_path / "none.onnx", (1, 3, 8, 8), 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--batch", "0"], "--batch is 0; give 1 or more"),
+        (["--threads", "0"], "--threads is 0; give 1 or more"),
+        (["--device", "cuda"], "leave out --device"),
+    ],
+)
+def test_words_it_cannot_use(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "dino_vitt16_imagenette", *words]) == 2
+    assert says in capsys.readouterr().err
