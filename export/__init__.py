@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.export.onnx import to_onnx as to_onnx
     from zoo.export.parity import Parity as Parity
+    from zoo.export.runtime import OnnxEncoder as OnnxEncoder
 
 _PUBLIC = {
     "to_onnx": "zoo.export.onnx",
     "Parity": "zoo.export.parity",
+    "OnnxEncoder": "zoo.export.runtime",
 }
 
 __all__ = [*_PUBLIC]

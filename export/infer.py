@@ -68,11 +68,20 @@ def graph_file(named: str | None) -> Path:
 def features(photos: list[str], graph: Path) -> np.ndarray[Any, Any]:
     """Pooled features (B, D) of photo files, on the processor."""
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    if session.get_inputs()[0].name == "image":  # it resizes and normalises itself, one picture at a time
+    (entry,) = session.get_inputs()
+    if entry.name == "image":  # it resizes and normalises itself, one picture at a time
         rows = [session.run(["pooled"], {"image": np.asarray(upright(photo))})[0] for photo in photos]
         return np.concatenate(rows).astype(np.float32)
     transform = json.loads(session.get_modelmeta().custom_metadata_map["transform"])
-    dtype = np.float16 if session.get_inputs()[0].type == "tensor(float16)" else np.float32
+    if isinstance(
+        side := entry.shape[-1], int
+    ):  # else the graph takes any size, and the model's own is taken
+        if entry.shape[-2] != side:
+            raise ValueError(
+                f"{graph} takes {entry.shape[-2]}×{side} pixels, and photos are cropped to squares here"
+            )
+        transform["size"] = side
+    dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
     rows = []
     for start in range(0, len(photos), BATCH):
         pixels = np.stack([pixels_of(photo, **transform) for photo in photos[start : start + BATCH]])
@@ -92,7 +101,8 @@ def pixels_of(
     left, top = (round((side - size) / 2) for side in resized.size)
     levels = np.asarray(resized.crop((left, top, left + size, top + size)), np.float32)
     unit = levels.reshape(size, size, len(mean)) / np.float32(255)
-    return ((unit - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
+    normalised: np.ndarray[Any, Any] = (unit - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return normalised.transpose(2, 0, 1)
 
 
 def covering(picture: Image.Image, side: int) -> tuple[int, int]:

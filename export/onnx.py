@@ -38,6 +38,7 @@ from zoo.cards import render_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, ZooError, did_you_mean
 from zoo.export import gate, parity
+from zoo.export.folder import write_script
 from zoo.export.graph import Graph, features_graph
 from zoo.export.limits import LIMITS, PREPARED
 from zoo.export.parity import Parity
@@ -89,7 +90,7 @@ def to_onnx(
     folder, encoder = Path(folder), encoder.to("cpu", torch.float32)
     graph = features_graph(encoder, size=size, dynamic=dynamic, attention=attention, pyramid=pyramid)
     limits = (PREPARED if preprocess else LIMITS)[precision]
-    return published(
+    report = published(
         encoder,
         folder,
         f"model{SUFFIX[precision]}.onnx",
@@ -97,6 +98,8 @@ def to_onnx(
         precision,
         lambda file: gate.gate(file, encoder, limits, photos),
     )
+    write_script(folder)
+    return report
 
 
 def published(

@@ -29,8 +29,9 @@ class OnnxEncoder(Encoder):
     """The encoder in an export folder, or in the onnx/ of a model. Threads may share one; it has no gradients.
 
     providers: what computes, in order of preference, as in ("cuda", "cpu"); None: cuda where there is one, else cpu.
-    precision: fp32, fp16 or int8; None: the most exact that is there. size: pixels of the evaluation crop, where the
-    graph takes any. What the graph lacks raises Unsupported, naming the flag of `zoo export` that adds it.
+    precision: fp32, fp16 or int8; None: the most exact that is there. size: pixels of the evaluation crop; None: the
+    graph's own, or the card's where it takes any.
+    What the graph lacks raises Unsupported, naming the flag of `zoo export` that adds it.
     Raises Unsupported (no graph, no such provider), WeightsError (a graph that is not its card's), SizeError.
 
     >>> encoder = zoo.export.OnnxEncoder("exported/")
@@ -50,6 +51,8 @@ class OnnxEncoder(Encoder):
     ) -> None:
         graph = GraphModule(graph_file(export_folder(folder), precision), providers)
         card = _checked_card(graph)
+        if size is None and len(fixed := {side for side in graph.sides if isinstance(side, int)}) == 1:
+            (size,) = fixed
         if size is not None:
             graph.check_size((size, size))
             card = dataclasses.replace(card, transform=dataclasses.replace(card.transform, size=size))

@@ -22,6 +22,7 @@ from zoo.export.folder import GRAPHS
 from zoo.export.graph import features_graph
 from zoo.export.session import open_session
 from zoo.export.tracing import traced
+from zoo.features import Features
 
 EAGER, COMPILED, FP32, INT8 = "torch eager", "torch.compile", "ONNX fp32", "ONNX int8"
 OPENVINO = "OpenVINO fp32"
@@ -43,6 +44,7 @@ class Way:
 def graphs(encoder: Encoder, folder: Path) -> None:
     """Write model.onnx and model_int8.onnx, as `zoo export` does, but for its gate. Raises Unsupported."""
     model, _ = traced(features_graph(encoder))
+    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else it advises to
     onnx.save(model, folder / GRAPHS["fp32"])
     quantize_dynamic(folder / GRAPHS["fp32"], folder / GRAPHS["int8"], per_channel=True)
 
@@ -69,9 +71,11 @@ def _compiled(encoder: Encoder) -> Callable[[Tensor], Tensor]:
     """Inductor's code for each batch size of its own. Raises Unsupported where there is no compiler for it."""
     if not any(shutil.which(each) for each in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if each):
         raise Unsupported("no C++ compiler (g++, clang++ or $CXX)")
-    compiled: Any = torch.compile(
-        lambda pixels: encoder.family.features(encoder.module, pixels), dynamic=False
-    )
+
+    def features(pixels: Tensor) -> Features:
+        return encoder.family.features(encoder.module, pixels)
+
+    compiled = torch.compile(features, dynamic=False)
     return lambda pixels: compiled(pixels).pooled
 
 
@@ -86,5 +90,5 @@ def _openvino(file: Path, threads: int) -> Callable[[Tensor], Tensor]:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = openvino.Core().compile_model(str(file), "CPU", settings)
+    model: Any = openvino.Core().compile_model(str(file), "CPU", settings)
     return lambda pixels: torch.from_numpy(model([pixels.numpy()])[0])

@@ -24,6 +24,7 @@ from zoo.demo import bundled_photos
 from zoo.encoder import Encoder
 from zoo.errors import SizeError, UnknownModel, Unsupported, WeightsError
 from zoo.evaluate.comparison import compare
+from zoo.export import infer
 from zoo.export.onnx import to_onnx
 from zoo.export.runtime import OnnxEncoder
 from zoo.extraction import extract, weights_hash
@@ -100,6 +101,15 @@ def test_another_evaluation_size(torchs: Encoder, full: Path) -> None:
     onnxs = OnnxEncoder(full, size=96)
     assert onnxs.size == onnxs.card.transform.size == 96
     same(onnxs(PHOTOS[0]), torchs(PHOTOS[0], size=96))
+
+
+def test_a_graph_of_another_size_evaluates_at_its_own(torchs: Encoder, tmp_path: Path) -> None:
+    to_onnx(torchs, tmp_path, size=32)
+    onnxs = OnnxEncoder(tmp_path)
+    assert onnxs.size == 32
+    same(onnxs(PHOTOS), torchs(PHOTOS, size=32))
+    found = infer.features(PHOTOS, tmp_path / "model.onnx")
+    torch.testing.assert_close(torch.from_numpy(found), onnxs(PHOTOS).pooled, atol=2e-5, rtol=1e-4)
 
 
 # What the graph lacks
