@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 # Seed of `weights="random"`: the untrained baseline is the same everywhere.
 RANDOM_SEED = 0
+_drawing = threading.Lock()  # timm initialises from the one generator of the process
 
 _told: set[str] = set()  # models whose licence was noted
 
@@ -115,7 +117,7 @@ def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:
 def _given(card: ModelCard, weights: str | Path) -> tuple[nn.Module, nn.Module | None]:
     """The modules with random weights, or with those of a file: the decoder too where it holds one."""
     if weights == "random":
-        with torch.random.fork_rng(devices=[]):
+        with _drawing, torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would set the generators of accelerators too, and for good.
             torch.random.default_generator.manual_seed(RANDOM_SEED)
             return build(card)

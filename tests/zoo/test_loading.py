@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,16 @@ def test_the_untrained_baseline_is_the_same_everywhere(folder: Path, tiny: Encod
     assert torch.equal(pooled(once), pooled(again))
     assert torch.equal(once.reconstruct(pixels()).predicted, again.reconstruct(pixels()).predicted)
     assert not torch.allclose(pooled(once), pooled(tiny), atol=0.1)
+
+
+def test_the_untrained_baseline_is_the_same_in_eight_threads() -> None:
+    def drawn(_: int) -> Tensor:
+        module = load("dino_vitt16_imagenette", weights="random", device="cpu").module
+        return torch.cat([each.flatten() for each in module.parameters()])
+
+    alone = drawn(0)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(torch.equal(alone, each) for each in pool.map(drawn, range(8)))
 
 
 def test_a_card_without_weights(tiny_card: ModelCard, tmp_path: Path) -> None:
