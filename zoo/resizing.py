@@ -6,6 +6,8 @@ The rules, by the names of a card's `interpolation`:
   dinov2    the same; DINOv2's own without registers
   bicubic   bicubic, to the size (MAE, MSN, DeiT)
   beit      likewise; relative positions by a cubic spline where timm's are piecewise linear (BEiT, SimMIM, data2vec)
+and by no card's:
+  products  timm's, as two products with matrices: for exported graphs, since TensorRT cannot antialias
 """
 
 from __future__ import annotations
@@ -48,10 +50,28 @@ def resize_positions(stored: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
     if rule in ("dino", "dinov2"):
         factor = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
         moved = F.interpolate(grid, scale_factor=factor, mode="bicubic")
+    elif rule == "products":
+        rows, columns = (_antialiased(was, now, grid) for was, now in zip(old, new, strict=True))
+        moved = rows @ grid @ columns.T
     else:
         moved = F.interpolate(grid, size=new, mode="bicubic")
     patches = moved.flatten(2).transpose(1, 2).to(stored.dtype)
     return torch.cat([stored[:, :prefix], patches], dim=1)
+
+
+def _antialiased(old: int, new: int, like: Tensor) -> Tensor:
+    """The matrix (new, old) of antialiased bicubic resizing along one side; of any length `new` in a traced graph.
+
+    The weights are Keys' cubic kernel with a = -1/2, stretched by old / new where that shrinks, its mass within the
+    side made 1. On like's device.
+    """
+    centres = torch.arange(new, device=like.device, dtype=like.dtype) + 0.5
+    scale = old / torch.ones_like(centres).sum()
+    asked, given = centres * scale, torch.arange(old, device=like.device, dtype=like.dtype) + 0.5
+    x = ((given - asked[:, None]) / scale.clamp(min=1)).abs()
+    near, far = 1 + x * x * (1.5 * x - 2.5), 2 + x * (x * (2.5 - 0.5 * x) - 4)
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def resized_positions(stored: Tensor, module: nn.Module, interpolation: str) -> Tensor:

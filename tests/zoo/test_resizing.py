@@ -59,6 +59,17 @@ def test_rules_equal_their_formula(
     torch.testing.assert_close(found[0, 2:].unflatten(0, new), twin(grid, new, offset), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((8, 8), (14, 14)), ((14, 14), (8, 8)), ((14, 14), (10, 20)), ((6, 4), (3, 9)), ((8, 8), (1, 30))],
+)
+def test_products_are_timms_antialiased_resizing(old: tuple[int, int], new: tuple[int, int]) -> None:
+    stored = torch.randn(1, 2 + old[0] * old[1], 5, generator=torch.Generator().manual_seed(0))
+    found, expected = (resize_positions(stored, old, new, rule) for rule in ("products", "timm"))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(resize_positions(stored, old, new, "bicubic"), expected, atol=0.1)
+
+
 def test_nothing_is_done_at_the_native_grid() -> None:
     positions, table = torch.randn(1, 17, 3), torch.randn(7 * 7 + 3, 3)
     for rule in ("timm", "dino", "dinov2", "bicubic", "beit"):
