@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zoo.encoder import Encoder
 from zoo.patches import grid_of
-from zoo.resizing import resize_positions, rule_of
+from zoo.resizing import keep_rule, resize_positions, rule_of
 from zoo.transforms import sides_of
 
 # Whatever batch is traced, 1 would be taken for a constant.
@@ -92,7 +92,10 @@ def features_graph(
 
 
 def settled(encoder: Encoder, sides: tuple[int, int] | None) -> nn.Module:
-    """A copy of the encoder's module in float32 on the CPU; a ViT's positions are those of (H, W) for good."""
+    """A copy of the encoder's module in float32 on the CPU; a ViT's positions are those of (H, W) for good.
+
+    sides: None where they are free; then timm's resizing of positions is written in operators that every runtime has.
+    """
     module = copy.deepcopy(encoder.module).to("cpu", torch.float32).eval()
     module.requires_grad_(False)
     if sides is not None and isinstance(module, VisionTransformer) and module.pos_embed is not None:
@@ -104,6 +107,8 @@ def settled(encoder: Encoder, sides: tuple[int, int] | None) -> nn.Module:
             resized = resize_positions(positions, old, new, rule_of(module))
         module.pos_embed = nn.Parameter(resized, requires_grad=False)
         module.patch_embed.grid_size = new
+    if sides is None and rule_of(module) == "timm":
+        keep_rule(module, "products")
     return module
 
 

@@ -126,12 +126,18 @@ class Engine:
         return {name: tensor.cpu().numpy() for name, tensor in made.items()}
 
 
+def require_tensorrt() -> Place:
+    """What an engine would be built with here. Raises Unsupported without the tensorrt package or a GPU."""
+    return _here(_tensorrt())
+
+
 def _tensorrt() -> Any:
     try:
         return importlib.import_module("tensorrt")
     except ImportError as error:
         raise Unsupported(
-            "engines are built and run by NVIDIA's package, which is not installed; type: pip install tensorrt"
+            "engines are built by NVIDIA's tensorrt package, which is not installed (--no-engine stops at the graph); "
+            "type: pip install tensorrt"
         ) from error
 
 
