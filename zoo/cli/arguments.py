@@ -124,9 +124,10 @@ def add_backend(parser: Parser) -> None:
 
 def load_model(arguments: argparse.Namespace, size: int | None = None) -> Encoder:
     """The encoder the words of `add_model` and `add_backend` ask for, evaluated at `size` pixels where given."""
-    if getattr(arguments, "backend", "torch") == "onnx":
+    backend = getattr(arguments, "backend", None)  # None: a command that knows only PyTorch's
+    if backend == "onnx":
         return _exported(arguments, size)
-    if getattr(arguments, "precision", None):
+    if backend == "torch" and arguments.precision:
         raise UsageError("--precision chooses among exported graphs; add --backend onnx")
     from zoo.loading import load
 
