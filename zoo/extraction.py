@@ -17,6 +17,7 @@ from PIL import Image
 from zoo.embedding import Job, cut, embedded
 from zoo.errors import DataError, Unsupported, did_you_mean
 from zoo.files import sweep
+from zoo.images import MODES
 from zoo.progress import track
 from zoo.shards import (
     DTYPES,
@@ -144,11 +145,18 @@ def _local(job: Job, ranges: Mapping[int, range]) -> Iterator[tuple[int, Iterabl
 
 def _example(encoder: Encoder, outputs: Sequence[str]) -> Features:
     """The features of one black image, whose shapes all others have. Raises Unsupported for outputs it has not."""
+    if not outputs:
+        raise Unsupported(f"no outputs are asked for; there are {', '.join(OUTPUTS)}")
     for output in outputs:
         if output not in OUTPUTS:
             raise Unsupported(
                 f"no output {output!r}{did_you_mean(output, OUTPUTS)}; there are {', '.join(OUTPUTS)}"
             )
+    if (channels := encoder.transform.channels) not in MODES:
+        raise Unsupported(
+            f"files of images have 1 or 3 channels, and this encoder takes {channels} (in_chans): "
+            f"call it on (B, {channels}, H, W) tensors"
+        )
     pixels = encoder.transform(Image.new("RGB", (64, 64)))[None]
     with torch.inference_mode():
         features = encoder.forward_features(pixels.to(encoder.device, encoder.dtype))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,14 @@ def verify_once(path: Path, digest: str) -> None:
     except OSError as error:
         log.debug("cannot tell what was verified: %s", error)
     except WeightsError:
-        store.unlink(missing_ok=True)  # damaged, which costs as little: all is hashed once more
+        with suppress(OSError):
+            store.unlink()  # damaged, which costs as little: all is hashed once more
     verify(path, digest)
     try:
         _update(
             store, lambda seen: {**{each: seen[each] for each in seen if Path(each).exists()}, key: version}
         )
-    except OSError as error:  # a home that cannot be written to costs time, and nothing else
+    except (OSError, WeightsError) as error:  # a home that cannot be written to costs time, and nothing else
         log.debug("cannot remember what was verified: %s", error)
 
 

@@ -356,10 +356,16 @@ def test_what_cannot_be_done_is_said(photos: Path, tmp_path: Path) -> None:
         extract(encoder, photos, workers=-1)
     with pytest.raises(Unsupported, match="no output 'pool'; did you mean 'pooled'"):
         extract(encoder, photos, outputs=("pool",))
+    with pytest.raises(Unsupported, match="no outputs are asked for; there are pooled, cls, patches"):
+        extract(encoder, photos, outputs=())
     with pytest.raises(Unsupported, match=r"'tiny' has no class token.* pooled and patches work"):
         extract(encoder, photos, outputs=("cls",))
     with pytest.raises(DataError, match="batch_size must be at least 1, not 0"):
         extract(encoder, photos, batch_size=0)
+    wide: Any = TinyEncoder()
+    wide.transform = Transform(size=8, mean=(0.5,) * 4, std=(0.5,) * 4)
+    with pytest.raises(Unsupported, match=r"takes 4 \(in_chans\): call it on \(B, 4, H, W\) tensors"):
+        extract(wide, photos)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file; features go into a folder"):
         extract(encoder, photos, tmp_path / "file")
