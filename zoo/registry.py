@@ -14,6 +14,7 @@ from pathlib import Path
 
 from zoo.cards import README, ModelCard, read_card
 from zoo.errors import CardError, UnknownModel, Unsupported, WeightsError, did_you_mean
+from zoo.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -133,14 +134,18 @@ def register(folder: str | Path, name: str) -> Path:
             f"{name!r} is no name for a model: letters, digits, '.', '_' and '-', a letter or digit first"
         )
     _check_model(source)
-    taken = _named(name) or (target if target.exists() else None)
-    if taken is not None:
-        if taken.is_dir() and _same(source, taken):
-            return taken
-        raise Unsupported(
-            f"the name {name!r} is taken by {taken}; choose another, or `zoo remove` what is there"
-        )
-    temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
+    with locked(target):
+        taken = _named(name) or (target if target.exists() else None)
+        if taken is None:
+            return _copied(source, target)
+    if taken.is_dir() and _same(source, taken):
+        return taken
+    raise Unsupported(f"the name {name!r} is taken by {taken}; choose another, or `zoo remove` what is there")
+
+
+def _copied(source: Path, target: Path) -> Path:
+    """The model files of a folder as another one, which appears when it is whole."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         for file, path in model_files(source).items():
             (temporary / file).parent.mkdir(parents=True, exist_ok=True)

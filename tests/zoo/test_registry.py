@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,18 @@ def test_the_home_is_in_the_cache_unless_said_otherwise(monkeypatch: pytest.Monk
 # Into the local zoo and out of it
 
 
+def kept() -> list[str]:
+    """What lies in the local zoo, without the locks of those that wrote there."""
+    return [path.name for path in registry.home().iterdir() if path.suffix != ".lock"]
+
+
+def test_eight_at_once_register_one_model(bundled: Path, tmp_path: Path) -> None:
+    run = lay_model(tmp_path / "runs" / "mine")
+    with ThreadPoolExecutor(8) as pool:
+        copies = set(pool.map(lambda _: registry.register(run, "mine"), range(8)))
+    assert copies == {registry.home() / "mine"} and kept() == ["mine"]
+
+
 def test_a_registered_model_is_found_until_it_is_removed(bundled: Path, tmp_path: Path) -> None:
     run = lay_model(tmp_path / "runs" / "mine")
     (run / "checkpoint.safetensors").write_bytes(b"large")
@@ -176,9 +189,9 @@ def test_a_registered_model_is_found_until_it_is_removed(bundled: Path, tmp_path
     files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     assert files == {"README.md", "config.json", "model.safetensors", "onnx/model.onnx"}
     assert registry.card("mine_v1") == dataclasses.replace(read_card(run), name="mine_v1")
-    assert [path.name for path in registry.home().iterdir()] == ["mine_v1"]
+    assert kept() == ["mine_v1"]
     assert registry.remove("mine_v1") == copy
-    assert list(registry.home().iterdir()) == []
+    assert kept() == []
     with pytest.raises(UnknownModel):
         registry.find("mine_v1")
 
@@ -240,7 +253,7 @@ def test_a_failing_copy_leaves_nothing_behind(
     monkeypatch.setattr("shutil.copyfile", full_disk)
     with pytest.raises(OSError, match="disk full"):
         registry.register(bundled / "mae_tiny", "mine")
-    assert list(registry.home().iterdir()) == []
+    assert kept() == []
 
 
 def test_only_the_local_zoo_is_ever_removed_from(bundled: Path, tmp_path: Path) -> None:
