@@ -55,6 +55,7 @@ def test_a_wrong_answer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.cosine for each in timings] == [pytest.approx(1), pytest.approx(-1)]
 
 
+@pytest.mark.timeout(400)  # it traces, and starts three processes
 def test_the_command_times_what_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], torchs: Encoder
 ) -> None:
