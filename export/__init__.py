@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.export.onnx import reconstruction_to_onnx as reconstruction_to_onnx
     from zoo.export.onnx import to_onnx as to_onnx
     from zoo.export.parity import Parity as Parity
     from zoo.export.runtime import OnnxEncoder as OnnxEncoder
 
 _PUBLIC = {
     "to_onnx": "zoo.export.onnx",
+    "reconstruction_to_onnx": "zoo.export.onnx",
     "Parity": "zoo.export.parity",
     "OnnxEncoder": "zoo.export.runtime",
 }

@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from zoo.decoders import kind
 from zoo.encoder import Encoder
 from zoo.errors import DataError
 from zoo.export.graph import FeaturesGraph
 from zoo.export.limits import Limits
+from zoo.export.masked import mask_inputs
 from zoo.export.parity import Check
 from zoo.export.pictures import gate_pictures
 from zoo.images import read_image
+from zoo.masking import batch_seeds, draw_mask
 from zoo.progress import track
 from zoo.sources import open_source
 from zoo.transforms import Transform
@@ -40,13 +43,16 @@ Named = dict[str, NDArray[np.float32]]
 class Exported:
     """A file as onnxruntime opens it, with its transform."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            file if isinstance(file, bytes) else str(file), options, providers=["CPUExecutionProvider"]
+        )
         facts: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         self.transform = Transform(**json.loads(facts["transform"]))
+        self.layers: dict[str, str] = json.loads(facts["layers"])
         self.outputs = [each.name for each in self.session.get_outputs()]
         entry = self.session.get_inputs()[0]
         self.entry, self.shape = entry.name, list(entry.shape)
@@ -147,6 +153,34 @@ def reference(encoder: Encoder, outputs: list[str], pixels: Tensor) -> Named:
     )
     parts = [{k: v.numpy() for k, v in graph.named(chunk).items()} for chunk in pixels.split(16)]
     return _joined(parts)
+
+
+def gate_masked(file: Path, encoder: Encoder, limits: Limits) -> list[Check]:
+    """All checks of a reconstruction graph: predictions under the card's own masks, drawn by seed."""
+    spec, decoder = encoder.card.decoder, encoder.decoder
+    assert spec is not None and decoder is not None
+    exported, how, sides = Exported(file), kind(spec.kind), (encoder.size, encoder.size)
+    pixels, given = (
+        torch.stack([each.pixels(picture, encoder.stride, size=sides) for picture in gate_pictures()])
+        for each in (encoder.transform, exported.transform)
+    )
+    checks: list[Check] = []
+    for ratio in (spec.ratio, 0.5) if spec.strategy == "random" else (spec.ratio,):
+        seeds, found, expected = batch_seeds(0, len(pixels)), [], []
+        drawn = draw_mask(spec.strategy, encoder.mask_grid(*sides), seeds, ratio)
+        masks = how.settle(spec, encoder.module, drawn, spec.secondary, seeds)
+        for each in in_batches(list(torch.arange(len(pixels)))):
+            rows = torch.stack(each)
+            part = masks.rows(rows)
+            inputs = {name: mask.numpy() for name, mask in mask_inputs(encoder, part).items()}
+            found.append(exported.run(pixels=given[rows].numpy(), **inputs)["predicted"])
+            with torch.no_grad():
+                expected.append(
+                    how.predict(encoder.family, encoder.module, decoder, pixels[rows], part).numpy()
+                )
+        on = f"{sides[0]}×{sides[1]}, {spec.strategy} masks of {ratio:g}"
+        checks += compare("predicted", np.concatenate(found), np.concatenate(expected), on, limits)
+    return checks
 
 
 def _neighbours(

@@ -23,40 +23,48 @@ Metadata of each file (strings): `name`, `card` (the text of its README.md), `ca
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import onnx
+import onnxruntime
 import torch
 
 import zoo
-from zoo.cards import render_card
+from zoo.cards import render_card, write_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, ZooError, did_you_mean
 from zoo.export import gate, parity
+from zoo.export.drift import first_drift
 from zoo.export.folder import write_script
 from zoo.export.graph import Graph, features_graph
 from zoo.export.limits import LIMITS, PREPARED
+from zoo.export.masked import reconstruction_graph
 from zoo.export.parity import Parity
+from zoo.export.preprocess import with_preprocessing
+from zoo.export.quantize import Way, ways
 from zoo.export.tracing import traced
 from zoo.extraction import weights_hash
 from zoo.files import atomic_write, sha256
+from zoo.folders import CONFIG, architecture_config
 
 log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "int8"]
+Lower = Callable[[onnx.ModelProto], onnx.ModelProto]
 SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_int8"}
+HEADING = "## Exported graphs"
 
 
 class ParityError(ZooError):
     """An export that differs from PyTorch by more than it may; nothing of it was kept."""
 
     def __init__(self, report: Parity, drift: str) -> None:
-        super().__init__(f"{report}\n\nnothing was written; {drift}")
+        super().__init__("\n\n".join(filter(None, [str(report), drift, f"{report.file} was not written"])))
         self.parity = report
 
 
@@ -83,46 +91,96 @@ def to_onnx(
     >>> zoo.export.to_onnx(zoo.load("dino_vitt16_imagenette"), "exported/").passed
     True
     """
-    if precision not in SUFFIX:
-        raise Unsupported(
-            f"precision={precision!r} does not exist{did_you_mean(precision, SUFFIX)}; there are {', '.join(SUFFIX)}"
-        )
-    folder, encoder = Path(folder), encoder.to("cpu", torch.float32)
+    _check(precision, dynamic and preprocess)
+    encoder = encoder.to("cpu", torch.float32)
     graph = features_graph(encoder, size=size, dynamic=dynamic, attention=attention, pyramid=pyramid)
     limits = (PREPARED if preprocess else LIMITS)[precision]
-    report = published(
+    height, width = graph.inputs["pixels"].shape[-2:]
+    if preprocess and height != width:
+        raise Unsupported(f"preprocess cuts squares, not {height}×{width}; give size={min(height, width)}")
+
+    def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+        return with_preprocessing(model, encoder.transform, height) if preprocess else model
+
+    return published(
         encoder,
-        folder,
+        Path(folder),
         f"model{SUFFIX[precision]}.onnx",
         graph,
         precision,
         lambda file: gate.gate(file, encoder, limits, photos),
+        finish=finish,
+        drift=lambda file: first_drift(file, encoder, precision),
     )
-    write_script(folder)
-    return report
+
+
+def reconstruction_to_onnx(encoder: Encoder, folder: str | Path, *, precision: Precision = "fp32") -> Parity:
+    """Export a masked-image model's encoder and decoder into FOLDER/reconstruct*.onnx, and give the gate's report.
+
+    The mask is an input: see zoo/export/masked.py. Raises ParityError likewise, Unsupported where there is no decoder.
+    """
+    _check(precision, False)
+    encoder = encoder.to("cpu", torch.float32)
+    return published(
+        encoder,
+        Path(folder),
+        f"reconstruct{SUFFIX[precision]}.onnx",
+        reconstruction_graph(encoder),
+        precision,
+        lambda file: gate.gate_masked(file, encoder, LIMITS[precision]),
+    )
+
+
+def _check(precision: str, both: bool) -> None:
+    if precision not in SUFFIX:
+        hint = did_you_mean(precision, SUFFIX)
+        raise Unsupported(f"precision={precision!r} does not exist{hint}; there are {', '.join(SUFFIX)}")
+    if both:
+        raise Unsupported(
+            "preprocess cuts every picture to one size, so that dynamic has no meaning; leave one out"
+        )
 
 
 def published(
-    encoder: Encoder, folder: Path, name: str, graph: Graph, precision: Precision, judge: gate.Gate
+    encoder: Encoder,
+    folder: Path,
+    name: str,
+    graph: Graph,
+    precision: str,
+    judge: gate.Gate,
+    lower: Lower | None = None,
+    *,
+    finish: Lower = lambda model: model,
+    drift: Callable[[Path], str] | None = None,
 ) -> Parity:
-    """Trace, judge and, where it passes, put FOLDER/NAME in place with its report and card."""
+    """Trace, lower, judge and, where it passes, put FOLDER/NAME in place with its report and card.
+
+    lower: what makes that precision of the float32 graph; None: the first of `quantize.ways` that passes. finish: what
+    is done to the graph thereafter. drift: a sentence on a file that has failed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parity.forget(folder, name)
     model, layers = traced(graph)
-    describe(model, encoder, precision, layers)
     with atomic_write(folder / name) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-        report = Parity(
-            encoder.card.name,
-            name,
-            precision,
-            sha256(temporary),
-            tuple(judge(temporary)),
-            versions=_versions(),
-        )
-        if not report.passed:
-            raise ParityError(report, "…")
+        for way in ways(precision, model) if lower is None else [Way((), lower)]:
+            lowered = finish(way.lower(model))
+            describe(lowered, encoder, precision, layers)
+            temporary.write_bytes(lowered.SerializeToString())
+            report = Parity(
+                encoder.card.name,
+                name,
+                precision,
+                sha256(temporary),
+                tuple(judge(temporary)),
+                way.kept,
+                _versions(),
+            )
+            if report.passed:
+                break
+        else:
+            raise ParityError(report, drift(temporary) if drift else "")
     parity.write(folder, report)
+    write_beside(folder, encoder)
     return report
 
 
@@ -146,5 +204,17 @@ def describe(model: onnx.ModelProto, encoder: Encoder, precision: str, layers: d
         entry.key, entry.value = key, value
 
 
+def write_beside(folder: Path, encoder: Encoder) -> None:
+    """The card with the gate's tables, timm's config.json, and the script that runs the graph without torch."""
+    tables = "\n\n".join(str(report) for report in parity.read(folder))
+    body = (
+        f"{encoder.card.body}\n\n{HEADING}\n\nAgainst PyTorch, on cuts of six photos:\n\n```\n{tables}\n```"
+    )
+    write_card(encoder.card, folder, body)
+    with atomic_write(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(architecture_config(encoder.card), indent=2) + "\n", encoding="utf-8")
+    write_script(folder)
+
+
 def _versions() -> dict[str, str]:
-    return {each: importlib.metadata.version(each) for each in ("torch", "onnx", "onnxruntime-gpu", "timm")}
+    return {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

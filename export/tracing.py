@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx
+import onnxscript
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -52,6 +53,12 @@ def traced(graph: Graph) -> tuple[onnx.ModelProto, dict[str, str]]:
         except torch.onnx.errors.OnnxExporterError as error:
             raise Unsupported(_reason(error, graph)) from error
     assert program is not None
+    with _quiet():
+        # Its own limit leaves the transposition of every weight for run time, and no weight for quantisation to find.
+        onnxscript.optimizer.fold_constants(
+            program.model, input_size_limit=MOST_BYTES, output_size_limit=MOST_BYTES
+        )
+        onnxscript.optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
     _check_free(model, graph)
     layers = _layers(model)
@@ -107,13 +114,16 @@ def _clean(model: onnx.ModelProto) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter prints its progress, and warns of what torch itself does inside it."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

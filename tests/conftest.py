@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Before anything imports torch: two workers with two threads each would fight for two cores, and sums taken by one
 # thread come out the same on every machine.
@@ -31,6 +34,31 @@ def _own_zoo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_HOME", str(tmp_path_factory.mktemp("zoo_home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def randomise() -> Callable[..., None]:
+    """Draws every parameter and statistic of a module anew, large enough that a misplaced tensor shows."""
+
+    import torch
+
+    def draw(module: nn.Module, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+                fixed = ("decoder_pos_embed", "inv_freq", "rope.", "k_bias")
+                if not tensor.is_floating_point() or any(word in name for word in fixed):
+                    continue
+                noise = torch.randn(tensor.shape, generator=generator)
+                if "running_var" in name:
+                    tensor.copy_(0.5 + noise.abs())
+                elif tensor.ndim > 1 and not any(word in name for word in ("token", "pos", "table")):
+                    tensor.copy_(noise * tensor.flatten(1).shape[1] ** -0.5)
+                else:
+                    scale = tensor.ndim == 1 and not name.endswith("bias") and "running" not in name
+                    tensor.copy_((1.0 if scale else 0.0) + 0.3 * noise)
+
+    return draw
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

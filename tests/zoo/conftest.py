@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from hub_server import Hub, running
-from torch import nn
 
 from zoo.cards import DecoderSpec, ModelCard, TransformSpec
 from zoo.encoder import Encoder
@@ -63,29 +62,6 @@ def tiny(tiny_card: ModelCard) -> Encoder:
                 centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
                 parameter.copy_(centre + 1.5 * scale * torch.randn(parameter.shape, generator=generator))
     return Encoder(tiny_card, module, decoder)
-
-
-@pytest.fixture(scope="session")
-def randomise() -> Callable[..., None]:
-    """Draws every parameter and statistic of a module anew, large enough that a misplaced tensor shows."""
-
-    def draw(module: nn.Module, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-                fixed = ("decoder_pos_embed", "inv_freq", "rope.", "k_bias")
-                if not tensor.is_floating_point() or any(word in name for word in fixed):
-                    continue
-                noise = torch.randn(tensor.shape, generator=generator)
-                if "running_var" in name:
-                    tensor.copy_(0.5 + noise.abs())
-                elif tensor.ndim > 1 and not any(word in name for word in ("token", "pos", "table")):
-                    tensor.copy_(noise * tensor.flatten(1).shape[1] ** -0.5)
-                else:
-                    scale = tensor.ndim == 1 and not name.endswith("bias") and "running" not in name
-                    tensor.copy_((1.0 if scale else 0.0) + 0.3 * noise)
-
-    return draw
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,23 @@
+"""What the command line asks of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo.encoder import Encoder
+from zoo.export.onnx import reconstruction_to_onnx, to_onnx
+from zoo.export.parity import Parity
+from zoo.progress import track
+
+
+def export_command(encoder: Encoder, out: Path, precision: Any, **asked: Any) -> None:
+    """`zoo export MODEL --to onnx --out OUT`: the features, and a masked-image model's reconstruction beside them."""
+    steps: list[Callable[[], Parity]] = [partial(to_onnx, encoder, out, precision=precision, **asked)]
+    if encoder.decoder is not None:
+        steps.append(partial(reconstruction_to_onnx, encoder, out, precision=precision))
+    for step in track(steps, "tracing and comparing"):
+        print(f"{step()}\n")
+    print(f"wrote {out}; zoo.export.OnnxEncoder({str(out)!r}) opens it, and its README.md says what it gives")

@@ -1,0 +1,100 @@
+"""`zoo export`: the export room, imported by name and only when asked for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
+from zoo.cli.rooms import room
+from zoo.errors import Unsupported
+
+# What --to names, and the file of the room that does it.
+_TARGETS = {"onnx": "export.commands", "tensorrt": "export.for_tensorrt"}
+
+
+def _export_arguments(parser: Parser) -> None:
+    parser.epilog = (
+        "Each file is compared with PyTorch on cuts of six photos first, and is only there where it passed.\n"
+        "Masked-image models also get reconstruct.onnx, with the mask as an input."
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--to", type=one_of(*_TARGETS), default="onnx", metavar="TARGET", help="onnx or tensorrt"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="where it goes; a model's onnx/ travels with the model",
+    )
+    parser.add_argument(
+        "--precision",
+        type=one_of("fp32", "fp16", "int8"),
+        default="fp32",
+        metavar="KIND",
+        help="fp32, fp16 (for GPUs) or int8 (for CPUs); default: fp32",
+    )
+    parser.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of its images (default: the model's)"
+    )
+    parser.add_argument(
+        "--dynamic", action="store_true", help="any height and width that are multiples of the stride"
+    )
+    parser.add_argument(
+        "--preprocess", action="store_true", help="takes uint8 pictures of any size, resized inside the graph"
+    )
+    parser.add_argument(
+        "--attention", action="store_true", help="also the last block's class-token attention"
+    )
+    parser.add_argument("--pyramid", action="store_true", help="also the feature maps of all stages")
+    parser.add_argument(
+        "--photos", metavar="SOURCE", help="photos (500 or more) whose nearest neighbours must stay the same"
+    )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    if arguments.to == "tensorrt":
+        _export_tensorrt(arguments)
+        return
+    commands = room(_TARGETS["onnx"])
+    commands.export_command(
+        load_model(arguments),
+        arguments.out,
+        arguments.precision,
+        size=arguments.size,
+        dynamic=arguments.dynamic,
+        preprocess=arguments.preprocess,
+        attention=arguments.attention,
+        pyramid=arguments.pyramid,
+        photos=arguments.photos,
+    )
+
+
+def _export_tensorrt(arguments: argparse.Namespace) -> None:
+    for flag in ("preprocess", "attention", "pyramid"):
+        if getattr(arguments, flag):
+            raise Unsupported(
+                f"--{flag} is of --to onnx: TensorRT's graph takes pixels and gives features; leave it out"
+            )
+    report = room(_TARGETS["tensorrt"]).to_tensorrt(
+        load_model(arguments),
+        arguments.out,
+        precision=arguments.precision,
+        size=arguments.size,
+        dynamic=arguments.dynamic,
+        photos=arguments.photos,
+    )
+    print(f"{report}\n\nwrote {arguments.out}")
+
+
+COMMANDS = (
+    Command(
+        "export",
+        "MODEL --to onnx|tensorrt --out FOLDER [--precision fp32|fp16|int8]",
+        "write a model as ONNX or TensorRT, where it passes against PyTorch",
+        _export_arguments,
+        _export,
+    ),
+)
