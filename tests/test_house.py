@@ -244,7 +244,8 @@ def test_a_function_fits_on_a_screen() -> None:
 def project_texts() -> Iterator[tuple[str, str]]:
     """Every text file of the project, found by walking its rooms: a source archive has no list of tracked files."""
     folders = [ROOT / name for name in ("zoo", "training", "export", "app", "model_cards", "tests", ".ci")]
-    files = [path for path in ROOT.iterdir() if path.is_file()]
+    # A linked worktree has a file .git, which names its place.
+    files = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     files += [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     for path in files:
         if "__pycache__" in path.parts:
