@@ -117,8 +117,11 @@ def _after(model: onnx.ModelProto, products: list[str], operators: set[str]) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Both tools tell of what they would like to have had, and of numbers too small for float16."""
-    before = logging.root.manager.disable
+    """Both tools tell of what they would like to have had, and of numbers too small for float16.
+
+    Python's logging.warning() also gives the root logger a handler, for good: everything would be told twice.
+    """
+    before, handlers = logging.root.manager.disable, list(logging.root.handlers)
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -126,3 +129,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        logging.root.handlers[:] = handlers

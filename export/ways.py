@@ -12,12 +12,12 @@ from typing import Any
 
 import onnx
 import torch
-from onnxruntime.quantization import quantize_dynamic
 from torch import Tensor
 
 from zoo.cards import write_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported
+from zoo.export import quantize
 from zoo.export.folder import GRAPHS
 from zoo.export.graph import features_graph
 from zoo.export.session import open_session
@@ -44,9 +44,8 @@ class Way:
 def graphs(encoder: Encoder, folder: Path) -> None:
     """Write model.onnx and model_int8.onnx, as `zoo export` does, but for its gate. Raises Unsupported."""
     model, _ = traced(features_graph(encoder))
-    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else it advises to
     onnx.save(model, folder / GRAPHS["fp32"])
-    quantize_dynamic(folder / GRAPHS["fp32"], folder / GRAPHS["int8"], per_channel=True)
+    onnx.save(quantize.ways("int8", model)[0].lower(model), folder / GRAPHS["int8"])
 
 
 def opened(name: str, encoder: Encoder, folder: Path, threads: int) -> Way:
