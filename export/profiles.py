@@ -23,8 +23,8 @@ def shapes_for(file: Path, ranges: Mapping[str, Range] | None = None) -> Shapes:
     """The shapes of a graph's inputs with free axes; none where every length is fixed.
 
     ranges: of a free axis by its name, least, likeliest and greatest. By default 1, 8 and 32 of `batch`; of `rows` and
-    `columns`, which count strides, half, once and twice the card's size. Raises Unsupported for an axis without a range
-    and for a range of no axis.
+    `columns`, which count strides, half, once and twice the card's size; of `visible`, up to all patches.
+    Raises Unsupported for an axis without a range and for a range of no axis.
     """
     axes, asked = axes_of(onnx.load(file, load_external_data=False)), ranges or {}
     return spanned(axes, defaults(metadata_of(file)) | dict(asked), asked)
@@ -52,6 +52,7 @@ def defaults(facts: Mapping[str, str]) -> dict[str, Range]:
     if "transform" in facts and "stride" in facts:
         sides = max(2, json.loads(facts["transform"])["size"] // int(facts["stride"]))
         ranges |= dict.fromkeys(("rows", "columns"), (sides // 2, sides, 2 * sides))
+        ranges["visible"] = (1, max(1, sides**2 // 4), sides**2)  # MAE hides three quarters
     return ranges
 
 

@@ -5,6 +5,7 @@ TensorRT-RTX of the wheel needs no GPU to build, and no machine of ours runs wha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,13 @@ from numpy.typing import NDArray
 from rtx import Refused, RtxBuilder, Shapes
 
 import zoo
+from zoo.decoders.mae import MAEDecoder
 from zoo.encoder import Encoder
+from zoo.errors import Unsupported
+from zoo.export.for_tensorrt import reconstruction_to_tensorrt, to_tensorrt
 from zoo.export.graph import features_graph
 from zoo.export.lowered import products_with_weights, to_fp16, to_int8
+from zoo.export.onnx import Precision
 from zoo.export.pictures import gate_pictures
 from zoo.export.profiles import shapes_for
 from zoo.export.tracing import traced
@@ -42,6 +47,15 @@ def cut(name: str) -> Encoder:
 @pytest.fixture(scope="module")
 def dino() -> Encoder:
     return cut("dino_vitt16_imagenette")
+
+
+@pytest.fixture(scope="module")
+def mae() -> Encoder:
+    """The bundled MAE, as short, with a decoder of one block."""
+    encoder = cut("mae_vitt16_imagenette")
+    assert isinstance(encoder.decoder, MAEDecoder)
+    encoder.decoder.blocks = encoder.decoder.blocks[:1]
+    return encoder
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +161,29 @@ def test_free_sides_become_an_engine_for_positions_need_no_antialiasing(
     with torch.inference_mode():
         expected = dino.forward_features(example)
     np.testing.assert_allclose(run(path, pixels=example.numpy())[0], expected.pooled, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_masked_reconstruction_passes_the_gate_and_becomes_an_engine(
+    precision: Precision, builder: RtxBuilder, mae: Encoder, folder: Path
+) -> None:
+    report = reconstruction_to_tensorrt(mae, folder, precision=precision, engine=False)
+    assert report.passed
+    path = folder / report.file
+    shapes = shapes_for(path)
+    assert shapes["visible"] == ((1, 1), (8, 16), (32, 64))
+    built = builder.build(path, shapes)
+    assert built.inputs == ("pixels", "visible")
+    assert len(built.engine) > path.stat().st_size / 2
+
+
+def test_an_engine_that_cannot_be_built_here_costs_no_work(
+    mae: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(Unsupported, match="pip install tensorrt"):
+        to_tensorrt(mae, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 # What TensorRT refuses, in its own words

@@ -1,0 +1,137 @@
+"""Encoder -> graphs that TensorRT takes, past the gate, and the engines built of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import onnx
+import torch
+
+from zoo.decoders import kind
+from zoo.encoder import Encoder
+from zoo.export import gate
+from zoo.export.graph import Graph, features_graph
+from zoo.export.limits import LIMITS
+from zoo.export.lowered import Samples, to_fp16, to_int8
+from zoo.export.masked import mask_inputs, reconstruction_graph
+from zoo.export.onnx import SUFFIX, Precision, check_precision, published
+from zoo.export.parity import Parity
+from zoo.export.pictures import gate_pictures
+from zoo.export.profiles import Range
+from zoo.export.tensorrt import build_engine, require_tensorrt
+from zoo.masking import batch_seeds, draw_mask
+
+LOWERED: dict[str, Callable[[onnx.ModelProto, Samples], onnx.ModelProto]] = {
+    "fp32": lambda model, samples: model,
+    "fp16": to_fp16,
+    "int8": to_int8,
+}
+
+
+def to_tensorrt(
+    encoder: Encoder,
+    folder: str | Path,
+    *,
+    precision: Precision = "fp32",
+    size: int | tuple[int, int] | None = None,
+    dynamic: bool = False,
+    photos: str | Path | None = None,
+    engine: bool = True,
+    profiles: Mapping[str, Range] | None = None,
+) -> Parity:
+    """Write FOLDER/tensorrt*.onnx where the gate passes it, build its engine beside it, and give the gate's report.
+
+    engine: False stops at the graph, for an engine built elsewhere. profiles: of `build_engine`; the others are
+    `to_onnx`'s. Raises ParityError where the graph is not the encoder's; Unsupported, before any work, where an engine
+    cannot be built here.
+
+    >>> zoo.export.to_tensorrt(zoo.load("dino_vitt16_imagenette"), "exported/", precision="fp16").passed
+    True
+    """
+    check_precision(precision)
+    encoder = encoder.to("cpu", torch.float32)
+    limits, graph = LIMITS[precision], features_graph(encoder, size=size, dynamic=dynamic)
+    file = Path(folder) / f"tensorrt{SUFFIX[precision]}.onnx"
+    return _made(
+        encoder,
+        file,
+        graph,
+        precision,
+        lambda made: gate.gate(made, encoder, limits, photos),
+        engine,
+        profiles,
+    )
+
+
+def reconstruction_to_tensorrt(
+    encoder: Encoder,
+    folder: str | Path,
+    *,
+    precision: Precision = "fp32",
+    engine: bool = True,
+    profiles: Mapping[str, Range] | None = None,
+) -> Parity:
+    """Likewise FOLDER/tensorrt_reconstruct*.onnx, a masked-image model's encoder and decoder with the mask an input.
+
+    Raises Unsupported where there is no decoder.
+    """
+    check_precision(precision)
+    encoder = encoder.to("cpu", torch.float32)
+    file, graph = (
+        Path(folder) / f"tensorrt_reconstruct{SUFFIX[precision]}.onnx",
+        reconstruction_graph(encoder),
+    )
+    limits = LIMITS[precision]
+    return _made(
+        encoder,
+        file,
+        graph,
+        precision,
+        lambda made: gate.gate_masked(made, encoder, limits),
+        engine,
+        profiles,
+    )
+
+
+def _made(
+    encoder: Encoder,
+    file: Path,
+    graph: Graph,
+    precision: Precision,
+    judge: gate.Gate,
+    engine: bool,
+    profiles: Mapping[str, Range] | None,
+) -> Parity:
+    """The graph lowered, judged and written, and its engine."""
+    if engine:
+        require_tensorrt()
+    report = published(
+        encoder,
+        file.parent,
+        file.name,
+        graph,
+        precision,
+        judge,
+        lambda model: LOWERED[precision](model, samples_of(encoder, graph)),
+    )
+    if engine:
+        build_engine(
+            file, file.with_suffix(".engine"), profiles=profiles, timing_cache=file.with_name("timing.cache")
+        )
+    return report
+
+
+def samples_of(encoder: Encoder, graph: Graph) -> Samples:
+    """Inputs that scales and ranges are taken from: the gate's pictures at the graph's size, masks as in training."""
+    height, width = graph.inputs["pixels"].shape[-2:]
+    pixels = [
+        encoder.transform.pixels(picture, encoder.stride, size=(height, width)) for picture in gate_pictures()
+    ]
+    samples = {"pixels": torch.stack(pixels)}
+    if (spec := encoder.card.decoder) is not None and len(graph.inputs) > 1:
+        seeds = batch_seeds(0, len(pixels))
+        hidden = draw_mask(spec.strategy, encoder.mask_grid(height, width), seeds, spec.ratio)
+        masks = kind(spec.kind).settle(spec, encoder.module, hidden, spec.secondary, seeds)
+        samples |= mask_inputs(encoder, masks)
+    return {name: each.numpy() for name, each in samples.items()}
