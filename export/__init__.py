@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.export.for_tensorrt import reconstruction_to_tensorrt as reconstruction_to_tensorrt
+    from zoo.export.for_tensorrt import to_tensorrt as to_tensorrt
     from zoo.export.onnx import reconstruction_to_onnx as reconstruction_to_onnx
     from zoo.export.onnx import to_onnx as to_onnx
     from zoo.export.parity import Parity as Parity
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "to_onnx": "zoo.export.onnx",
     "reconstruction_to_onnx": "zoo.export.onnx",
+    "to_tensorrt": "zoo.export.for_tensorrt",
+    "reconstruction_to_tensorrt": "zoo.export.for_tensorrt",
     "Parity": "zoo.export.parity",
     "OnnxEncoder": "zoo.export.runtime",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.encoder import Encoder
+from zoo.export.for_tensorrt import reconstruction_to_tensorrt, to_tensorrt
 from zoo.export.onnx import reconstruction_to_onnx, to_onnx
 from zoo.export.parity import Parity
 from zoo.progress import track
@@ -21,3 +22,14 @@ def export_command(encoder: Encoder, out: Path, precision: Any, **asked: Any) ->
     for step in track(steps, "tracing and comparing"):
         print(f"{step()}\n")
     print(f"wrote {out}; zoo.export.OnnxEncoder({str(out)!r}) opens it, and its README.md says what it gives")
+
+
+def tensorrt_command(encoder: Encoder, out: Path, precision: Any, *, engine: bool, **asked: Any) -> None:
+    """`zoo export MODEL --to tensorrt --out OUT`: likewise, and the engines unless `engine` is False."""
+    both: dict[str, Any] = {"precision": precision, "engine": engine}
+    steps: list[Callable[[], Parity]] = [partial(to_tensorrt, encoder, out, **both, **asked)]
+    if encoder.decoder is not None:
+        steps.append(partial(reconstruction_to_tensorrt, encoder, out, **both))
+    for step in track(steps, "tracing and comparing"):
+        print(f"{step()}\n")
+    print(f"wrote {out}; engines: {'built, not run' if engine else 'none built'}")

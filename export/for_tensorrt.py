@@ -50,6 +50,8 @@ def to_tensorrt(
     True
     """
     check_precision(precision)
+    if engine:
+        require_tensorrt()
     encoder = encoder.to("cpu", torch.float32)
     limits, graph = LIMITS[precision], features_graph(encoder, size=size, dynamic=dynamic)
     file = Path(folder) / f"tensorrt{SUFFIX[precision]}.onnx"
@@ -77,6 +79,8 @@ def reconstruction_to_tensorrt(
     Raises Unsupported where there is no decoder.
     """
     check_precision(precision)
+    if engine:
+        require_tensorrt()
     encoder = encoder.to("cpu", torch.float32)
     file, graph = (
         Path(folder) / f"tensorrt_reconstruct{SUFFIX[precision]}.onnx",
@@ -104,8 +108,6 @@ def _made(
     profiles: Mapping[str, Range] | None,
 ) -> Parity:
     """The graph lowered, judged and written, and its engine."""
-    if engine:
-        require_tensorrt()
     report = published(
         encoder,
         file.parent,

@@ -91,7 +91,11 @@ def to_onnx(
     >>> zoo.export.to_onnx(zoo.load("dino_vitt16_imagenette"), "exported/").passed
     True
     """
-    _check(precision, dynamic and preprocess)
+    check_precision(precision)
+    if dynamic and preprocess:
+        raise Unsupported(
+            "preprocess cuts every picture to one size, so that dynamic has no meaning; leave one out"
+        )
     encoder = encoder.to("cpu", torch.float32)
     graph = features_graph(encoder, size=size, dynamic=dynamic, attention=attention, pyramid=pyramid)
     limits = (PREPARED if preprocess else LIMITS)[precision]
@@ -119,7 +123,7 @@ def reconstruction_to_onnx(encoder: Encoder, folder: str | Path, *, precision: P
 
     The mask is an input: see zoo/export/masked.py. Raises ParityError likewise, Unsupported where there is no decoder.
     """
-    _check(precision, False)
+    check_precision(precision)
     encoder = encoder.to("cpu", torch.float32)
     return published(
         encoder,
@@ -131,14 +135,11 @@ def reconstruction_to_onnx(encoder: Encoder, folder: str | Path, *, precision: P
     )
 
 
-def _check(precision: str, both: bool) -> None:
+def check_precision(precision: str) -> None:
+    """Raise Unsupported for a precision that does not exist."""
     if precision not in SUFFIX:
         hint = did_you_mean(precision, SUFFIX)
         raise Unsupported(f"precision={precision!r} does not exist{hint}; there are {', '.join(SUFFIX)}")
-    if both:
-        raise Unsupported(
-            "preprocess cuts every picture to one size, so that dynamic has no meaning; leave one out"
-        )
 
 
 def published(

@@ -9,8 +9,8 @@ from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
 from zoo.cli.rooms import room
 from zoo.errors import Unsupported
 
-# What --to names, and the file of the room that does it.
-_TARGETS = {"onnx": "export.commands", "tensorrt": "export.for_tensorrt"}
+_TARGETS = ("onnx", "tensorrt")
+_ROOM = "export.commands"
 
 
 def _export_arguments(parser: Parser) -> None:
@@ -50,6 +50,12 @@ def _export_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--pyramid", action="store_true", help="also the feature maps of all stages")
     parser.add_argument(
+        "--no-engine",
+        dest="engine",
+        action="store_false",
+        help="of --to tensorrt: stop at the graph, for an engine built elsewhere",
+    )
+    parser.add_argument(
         "--photos", metavar="SOURCE", help="photos (500 or more) whose nearest neighbours must stay the same"
     )
 
@@ -58,7 +64,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.to == "tensorrt":
         _export_tensorrt(arguments)
         return
-    commands = room(_TARGETS["onnx"])
+    commands = room(_ROOM)
     commands.export_command(
         load_model(arguments),
         arguments.out,
@@ -78,15 +84,15 @@ def _export_tensorrt(arguments: argparse.Namespace) -> None:
             raise Unsupported(
                 f"--{flag} is of --to onnx: TensorRT's graph takes pixels and gives features; leave it out"
             )
-    report = room(_TARGETS["tensorrt"]).to_tensorrt(
+    room(_ROOM).tensorrt_command(
         load_model(arguments),
         arguments.out,
-        precision=arguments.precision,
+        arguments.precision,
+        engine=arguments.engine,
         size=arguments.size,
         dynamic=arguments.dynamic,
         photos=arguments.photos,
     )
-    print(f"{report}\n\nwrote {arguments.out}")
 
 
 COMMANDS = (
