@@ -140,10 +140,8 @@ def test_a_fresh_environment_of_three_packages_is_enough(tmp_path: Path) -> None
     ):
         subprocess.run([uv, *words], check=True, capture_output=True, text=True)
     for absent in ("torch", "onnx", "zoo"):
-        assert (
-            subprocess.run([python, "-c", f"import {absent}"], capture_output=True, check=False).returncode
-            == 1
-        )
+        done = subprocess.run([python, "-I", "-c", f"import {absent}"], capture_output=True, check=False)
+        assert done.returncode == 1, absent
     assert run(python, folder, *PHOTOS).returncode == 0  # compiles bytecode
     began = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run(python, folder, *PHOTOS, "--out", str(tmp_path / "features.npy"))
