@@ -7,9 +7,7 @@ AutoCast, which keeps in float32 what overflows on the samples; int8 is explicit
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -20,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from zoo.errors import Unsupported
+from zoo.export.quantize import products_with_weights, quiet
 
 Samples = Mapping[str, NDArray[Any]]  # inputs by name, (B, …) each
 
@@ -81,16 +80,6 @@ def to_int8(model: onnx.ModelProto, samples: Samples) -> onnx.ModelProto:
     return _through_files(model, quantize)
 
 
-def products_with_weights(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that multiply by a constant matrix: the linear layers, and no product within attention."""
-    constants = {each.name for each in model.graph.initializer}
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "MatMul" and any(name in constants for name in node.input)
-    ]
-
-
 def _reader(samples: Samples) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
@@ -114,23 +103,10 @@ def _through_files(model: onnx.ModelProto, convert: Callable[[Path, Path], None]
     with TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.onnx", Path(folder) / "made.onnx"
         onnx.save(model, given)
-        with _quiet():
+        with quiet():
             convert(given, made)
         lowered = onnx.load(made)
     del lowered.graph.value_info[:]  # AutoCast leaves shapes of the sample's batch there
     del lowered.metadata_props[:]
     lowered.metadata_props.extend(model.metadata_props)
     return lowered
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the converters' notes on their progress, and without the root handler that one of them would leave."""
-    root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(handler)
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-        root.removeHandler(handler)

@@ -38,7 +38,7 @@ def ways(precision: str, model: onnx.ModelProto) -> list[Way]:
         return [Way((), lambda given: given)]
     if precision == "fp16":
         return [Way(kept, _fp16(kept)) for kept in ((), NORMS, PARTS)]
-    products = _products(model)
+    products = products_with_weights(model)
     if not products:
         if not any(node.op_type == "Conv" for node in model.graph.node):
             raise Unsupported("there is no product with weights in this graph to be made int8; export fp16")
@@ -60,7 +60,7 @@ def _fp16(kept: tuple[str, ...]) -> Callable[[onnx.ModelProto], onnx.ModelProto]
         from onnxruntime.transformers import float16
 
         blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *kept]
-        with _quiet():
+        with quiet():
             lowered: onnx.ModelProto = float16.convert_float_to_float16(
                 copy.deepcopy(model), keep_io_types=True, op_block_list=blocked
             )
@@ -75,7 +75,7 @@ def _int8(operators: list[str], without: list[str]) -> Callable[[onnx.ModelProto
 
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with TemporaryDirectory() as folder, _quiet():
+        with TemporaryDirectory() as folder, quiet():
             quantize_dynamic(
                 copy.deepcopy(model),
                 f"{folder}/int8.onnx",
@@ -89,7 +89,7 @@ def _int8(operators: list[str], without: list[str]) -> Callable[[onnx.ModelProto
     return lower
 
 
-def _products(model: onnx.ModelProto) -> list[str]:
+def products_with_weights(model: onnx.ModelProto) -> list[str]:
     """Names of the products with weights, in order."""
     weights = {each.name for each in model.graph.initializer}
     return [
@@ -116,7 +116,7 @@ def _after(model: onnx.ModelProto, products: list[str], operators: set[str]) -> 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Both tools tell of what they would like to have had, and of numbers too small for float16.
 
     Python's logging.warning() also gives the root logger a handler, for good: everything would be told twice.

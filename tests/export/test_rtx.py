@@ -23,10 +23,11 @@ from zoo.encoder import Encoder
 from zoo.errors import Unsupported
 from zoo.export.for_tensorrt import reconstruction_to_tensorrt, to_tensorrt
 from zoo.export.graph import features_graph
-from zoo.export.lowered import products_with_weights, to_fp16, to_int8
+from zoo.export.lowered import to_fp16, to_int8
 from zoo.export.onnx import Precision
 from zoo.export.pictures import gate_pictures
 from zoo.export.profiles import shapes_for
+from zoo.export.quantize import products_with_weights
 from zoo.export.tracing import traced
 
 BLOCKS = 3  # of the bundled encoders' twelve: the same operators in a quarter of the time
