@@ -89,7 +89,7 @@ def gate(file: Path, encoder: Encoder, limits: Limits, photos: str | Path | None
     checks = [*_compared(exported, encoder, pictures, own, limits)]
     if exported.sides is None and not exported.prepares:
         for sides in dict.fromkeys(_nearest(each, encoder.stride) for each in OTHER_SIZES):
-            checks += _compared(exported, encoder, pictures[::4], sides, limits)
+            checks += _compared(exported, encoder, pictures[::2], sides, limits)
     if photos is not None:
         checks.append(_neighbours(exported, encoder, own, photos, limits))
     return checks
