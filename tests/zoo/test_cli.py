@@ -126,7 +126,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys, "--version") == (0, f"ssl-zoo {zoo.__version__}\n", "")
 
 
-def test_list_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_is_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # of 80, the longest names leave none for the family
     code, out, _ = answer(capsys, "list")
     header, *rows = out.splitlines()
     assert code == 0 and header.split()[:3] == ["name", "family", "params"]
