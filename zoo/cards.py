@@ -124,6 +124,13 @@ class ModelCard:
         return card_hub.allows_commercial_use(self.licence)
 
     @property
+    def permission(self) -> Literal["yes", "no", "unclear"]:
+        """Commercial use, by the licence: unclear where a contract has to be read, or where nothing is said."""
+        if self.commercial:
+            return "yes"
+        return "unclear" if self.commercial_use is None and self.licence in ("other", "unknown") else "no"
+
+    @property
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of timm.create_model besides num_classes=0, so that `model(x)` is `pooled`."""
         return {**self.arguments, "global_pool": self.pooling}

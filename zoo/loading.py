@@ -57,6 +57,9 @@ def load(
     >>> zoo.load("dino_vitt16_imagenette", device="cpu")
     Encoder(dino_vitt16_imagenette, vit_tiny_patch16_224, 128 px, D=192, cpu)
     """
+    chosen = _device(device)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise Unsupported(f"dtype={dtype!r} is no torch.dtype; pass torch.float16, say")
     found = find(name)
     _check_policy(found.card, policy)
     if weights is None:
@@ -76,7 +79,22 @@ def load(
                 f"size={size} is not a multiple of {card.name}'s stride {stride}; the nearest is {near}"
             )
         card = dataclasses.replace(card, transform=dataclasses.replace(card.transform, size=size))
-    return Encoder(card, module, decoder).to(best_device() if device == "auto" else device, dtype)
+    return Encoder(card, module, decoder).to(chosen, dtype)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """The device of that name. Raises Unsupported for one that torch does not know or this machine lacks."""
+    if name == "auto":
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise Unsupported(
+            f"device {str(name)!r} cannot be used here ({why}); 'auto' takes {best_device()}"
+        ) from None
+    return device
 
 
 def best_device() -> torch.device:
@@ -161,7 +179,7 @@ def _check_policy(card: ModelCard, policy: str) -> None:
         shared = "same method" if near and near.method == card.method else "nearest"
         hint = f"; the {shared} that may be: {near.name!r} ({near.licence})" if near else ""
         raise Unsupported(
-            f"{card.name}'s weights are under {card.licence}, which forbids commercial use{hint}"
+            f"{card.name}'s weights are under {card.licence}, which {_refusal(card)} commercial use{hint}"
         )
 
 
@@ -173,4 +191,8 @@ def _tell_licence(card: ModelCard) -> None:
     if card.commercial:
         log.info("%s: weights under %s", card.name, card.licence)
     else:
-        log.warning("%s: weights under %s, which forbids commercial use", card.name, card.licence)
+        log.warning("%s: weights under %s, which %s commercial use", card.name, card.licence, _refusal(card))
+
+
+def _refusal(card: ModelCard) -> str:
+    return "forbids" if card.permission == "no" else "is not known to allow"

@@ -54,6 +54,11 @@ def find(name: str | Path) -> Path:
         raise UnknownModel(
             f"folder {str(path)!r} is no model: it holds no {README}; `zoo train` writes such folders"
         )
+    if path.is_file():
+        raise UnknownModel(
+            f"{str(path)!r} is a file, no model; a checkpoint goes into the architecture of a model: "
+            f"zoo.load(NAME, weights={str(path)!r}), or --weights on the command line"
+        )
     options = [option for each in _cards() for option in (each.name, *each.aliases)]
     what = "folder or model" if path.parent != Path() else "model"
     hint = did_you_mean(str(name), options)

@@ -260,3 +260,26 @@ def test_a_card_of_no_known_family_or_decoder(tiny_card: ModelCard) -> None:
     strange: Any = dataclasses.replace(tiny_card.decoder, kind="beit")  # type: ignore[arg-type]
     with pytest.raises(CardError, match="no decoder kind 'beit'"):
         build_decoder(strange, nn.Identity())
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_here_is_told(device: str, folder: Path) -> None:
+    with pytest.raises(Unsupported, match=rf"device '{device}' cannot be used here \(.+\); 'auto' takes "):
+        load(folder, device=device)
+
+
+def test_a_dtype_in_words_is_told(folder: Path) -> None:
+    wrong: Any = "float16"
+    with pytest.raises(Unsupported, match=r"dtype='float16' is no torch.dtype; pass torch.float16"):
+        load(folder, dtype=wrong)
+
+
+def test_a_checkpoint_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    with pytest.raises(UnknownModel, match=r"is a file, no model; .* zoo.load\(NAME, weights='.*mine.pth'\)"):
+        load(tmp_path / "mine.pth")
+
+
+def test_a_licence_nobody_read_forbids_nothing() -> None:
+    with pytest.raises(Unsupported, match=r"under other, which is not known to allow commercial use"):
+        load("dinov3_vits16", policy="commercial")

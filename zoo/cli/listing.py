@@ -70,13 +70,6 @@ def weights(card: ModelCard) -> str:
     return "hub" if card.sources[0].repo else "url"
 
 
-def permission(card: ModelCard) -> str:
-    """Whether its licence allows commercial use: yes, no, or unclear where a contract has to be read, or is missing."""
-    if card.commercial:
-        return "yes"
-    return "unclear" if card.commercial_use is None and card.licence in ("other", "unknown") else "no"
-
-
 def number(card: ModelCard, column: str) -> Result | None:
     """The result a column shows: the one on ImageNet-1k, or the first on other data."""
     fitting = [each for each in card.results if each.task in NUMBERS[column] and each.metric == "top-1"]
@@ -122,7 +115,7 @@ def _cells(card: ModelCard) -> dict[str, str]:
         "image": f"{card.transform.size} px",
         **shown,
         "licence": card.licence,
-        "commercial": permission(card),
+        "commercial": card.permission,
         "weights": weights(card),
     }
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from zoo import registry
 from zoo.cards import ModelCard
-from zoo.cli.listing import IMAGENET, NUMBERS, count, group, number, order, permission, weights
+from zoo.cli.listing import IMAGENET, NUMBERS, count, group, number, order, weights
 
 _HEAD = f"""\
 # The models
@@ -49,7 +49,7 @@ def _model_row(card: ModelCard) -> list[str]:
         found = number(card, column)
         where = f" ({found.dataset})" if found and found.dataset != IMAGENET else ""
         numbers.append(f"{found.value:.1f}{where}" if found else "")
-    permitted = ", no commercial use" if permission(card) == "no" else ""
+    permitted = ", no commercial use" if card.permission == "no" else ""
     return [_link(card, "../"), count(card.parameters), f"{card.transform.size} px", *numbers,
             _licence(card) + permitted, weights(card)]  # fmt: skip
 

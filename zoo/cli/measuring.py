@@ -118,9 +118,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.write_card:
         find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
     if "foreground" in arguments.protocol:
-        if len(arguments.protocol) > 1 or arguments.write_card or arguments.baselines or arguments.test:
+        others = (arguments.write_card, arguments.baselines, arguments.test, arguments.limit is not None)
+        if len(arguments.protocol) > 1 or any(others):
             raise UsageError(
-                "--protocol foreground stands on its own: without other protocols, --test, --baselines and --write-card"
+                "--protocol foreground stands on its own: without other protocols, --test, --limit, --baselines "
+                "and --write-card"
             )
         return _foreground(arguments)
     train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)

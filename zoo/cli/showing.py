@@ -9,7 +9,7 @@ from itertools import groupby
 
 from zoo import card_hub
 from zoo.cards import DecoderSpec, ModelCard, Result, TransformSpec
-from zoo.cli.listing import permission, weights
+from zoo.cli.listing import weights
 from zoo.tables import pairs
 
 _PERMISSIONS = {
@@ -38,7 +38,7 @@ def summary(card: ModelCard) -> list[tuple[str, str]]:
     arguments = ", ".join(f"{key}={value}" for key, value in card.arguments.items())
     network = f"{card.architecture}({arguments})" if arguments else card.architecture
     rows = [
-        ("licence", f"{licence}: {_PERMISSIONS[permission(card)]}"),
+        ("licence", f"{licence}: {_PERMISSIONS[card.permission]}"),
         *_numbers(card.results),
         ("load", _load(card)),
         ("weights", "\n".join(_places(card))),
