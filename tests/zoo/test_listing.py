@@ -9,7 +9,7 @@ import pytest
 
 from zoo import registry
 from zoo.cards import ModelCard, Result, Source, read_card, write_card
-from zoo.cli.listing import IMAGENET, count, facts, listing, number, permission, weights
+from zoo.cli.listing import IMAGENET, count, facts, listing, number, weights
 from zoo.cli.markdown import method_title, methods_table
 
 BUNDLED = registry.card("dino_vitt16_imagenette")
@@ -77,7 +77,7 @@ def test_where_the_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
      ("other", False, "no"), ("other", True, "yes")],
 )  # fmt: skip
 def test_what_a_licence_permits(licence: str, said: bool | None, wanted: str) -> None:
-    assert permission(official(licence=licence, commercial_use=said)) == wanted
+    assert official(licence=licence, commercial_use=said).permission == wanted
 
 
 @pytest.mark.parametrize(
