@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as PIL choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    writer = f"{threading.get_ident()}.{os.getpid()}"
+    temporary = path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
     temporary.touch()
     mode = stat.S_IMODE(
         temporary.stat().st_mode

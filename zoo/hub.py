@@ -159,6 +159,11 @@ def forget(fetched: Fetched) -> None:
 def front_matter(user: str, tag: str) -> list[tuple[str, dict[str, Any]]]:
     """The repos of a user's that carry a tag, each with its card's front matter. Raises HubError or Unreachable."""
     with _told(user):
+        import huggingface_hub
+
+        huggingface_hub.get_session().head(
+            endpoint(), timeout=TIMEOUT
+        )  # lists are asked for with the client's patient retries
         found = list(_api().list_models(author=user, filter=tag, full=True, cardData=True))
     return [(each.id, each.card_data.to_dict() if each.card_data else {}) for each in found]
 

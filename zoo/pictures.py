@@ -59,6 +59,25 @@ def as_seen(encoder: Encoder, image: str | Path, *, fit: str = "whole", size: in
     )
 
 
+def outlined(image: Tensor, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """A copy of an image (3, H, W) in [0, 1] with a frame around the patch (row, column) of `grid` (h, w)."""
+    sides = [image.shape[-2] / grid[0], image.shape[-1] / grid[1]]
+    line = max(1, round(min(sides) / 6))
+    marked = image.clone()
+    for margin, colour in ((line, 0.0), (0, 1.0)):
+        box = [
+            slice(max(0, round(i * side) - margin), round((i + 1) * side) + margin)
+            for i, side in zip(patch, sides, strict=True)
+        ]
+        marked[:, *box] = colour
+    inner = [
+        slice(round(i * side) + line, round((i + 1) * side) - line)
+        for i, side in zip(patch, sides, strict=True)
+    ]
+    marked[:, *inner] = image[:, *inner]
+    return marked
+
+
 def attention_panel(image: Tensor, heads: Tensor, *, title: str = "", tile: int = 320) -> Image.Image:
     """The photo, a heat map per head, their mean, and the patches that hold 60 % of the mean's mass.
 

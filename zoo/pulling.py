@@ -20,6 +20,10 @@ from zoo.repos import Repo, find_repo, is_name
 
 log = logging.getLogger(__name__)
 
+# What a pulled model's card says otherwise than the card it was pulled by.
+_WRITTEN_BY_PULLING = ("path", "body", "sources", "sha256", "decoder")
+_told: set[str] = set()  # models whose changed card was told
+
 
 @dataclass(frozen=True)
 class Found:
@@ -62,7 +66,22 @@ def find(name: str | Path) -> Found:
         except UnknownModel as error:
             raise UnknownModel(f"{unknown}; and as a repo: {error}") from None
         return Found(repo.card, repo.folder, repo)
-    return Found(read_card(place), place)
+    card = read_card(place)
+    _tell_changes(card, place)
+    return Found(card, place)
+
+
+def _tell_changes(card: ModelCard, place: Path) -> None:
+    """Warn, once, where the zoo's own card has been corrected since this model was pulled."""
+    own = registry.MODEL_CARDS / f"{card.name}.md"
+    if place.parent != home() or card.name in _told or not own.is_file():
+        return
+    now = read_card(own)
+    facts = [each.name for each in dataclasses.fields(card) if each.name not in _WRITTEN_BY_PULLING]
+    if changed := [each for each in facts if getattr(now, each) != getattr(card, each)]:
+        _told.add(card.name)
+        says = "%s: its card has changed since it was pulled (%s); `zoo remove %s`, and the next load pulls it anew"
+        log.warning(says, card.name, ", ".join(changed), card.name)
 
 
 def _pull(card: ModelCard) -> Path:

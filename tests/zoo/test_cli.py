@@ -137,6 +137,9 @@ def test_list_is_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 def test_list_takes_patterns_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = answer(capsys, "list", "dino_*", "--json")
     assert {row["name"].split("_")[0] for row in json.loads(out)} == {"dino"}
+    for part in ("dino_vits1", "VITS1"):  # as people type: any part of a name, in any case
+        _, out, _ = answer(capsys, "list", part, "--json")
+        assert "dino_vits16" in {row["name"] for row in json.loads(out)} and MAE not in out
     _, out, _ = answer(capsys, "list", "--kind", "generative", "--json")
     assert MAE in {row["name"] for row in json.loads(out)} and DINO not in out
 

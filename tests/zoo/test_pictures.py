@@ -18,6 +18,7 @@ from zoo.pictures import (
     attention_panel,
     attention_tiles,
     heat_colours,
+    outlined,
     reconstruction_caption,
     reconstruction_panel,
     save_picture,
@@ -44,6 +45,14 @@ def reconstruction(count: int = 2, *, secondary: bool = False, borrows: bool = F
 
 def luminance(colours: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return colours.astype(float) @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def test_a_frame_around_a_patch_leaves_its_middle_and_the_rest() -> None:
+    image = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    marked = outlined(image, (0, 3), (3, 4))  # in a corner, 16 px each
+    changed = (marked != image).any(0)
+    assert changed[:16, 48:].sum() == 16 * 16 - 10 * 10 and marked[:, 0, 50].tolist() == [1.0] * 3
+    assert changed[:, :45].sum() == 0 and changed[19:].sum() == 0 and marked[:, 17, 50].tolist() == [0.0] * 3
 
 
 def test_a_photo_is_shown_as_the_encoder_gets_it(tmp_path: Path) -> None:

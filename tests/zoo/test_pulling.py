@@ -347,6 +347,26 @@ def test_a_taken_name_is_not_overwritten(hub: Hub, tiny: Encoder, published: byt
         zoo.pull(lay_card(tmp_path, tiny.card, at_authors(hub)))
 
 
+def test_a_card_corrected_since_is_told_once(
+    hub: Hub,
+    tiny: Encoder,
+    published: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub.authors[FILE] = published
+    monkeypatch.setattr("zoo.registry.MODEL_CARDS", tmp_path)
+    lay_card(tmp_path, tiny.card, at_authors(hub))
+    zoo.pull("far")
+    assert not re.search("has changed", caplog.text + str(zoo.pull("far")))
+    corrected = dataclasses.replace(tiny.card.transform, crop_pct=0.9)
+    lay_card(tmp_path, tiny.card, at_authors(hub), transform=corrected)
+    for _ in range(2):
+        assert zoo.card("far").transform == tiny.card.transform and zoo.load("far", device="cpu")
+    assert caplog.text.count("has changed since it was pulled (transform); `zoo remove far`") == 1
+
+
 @pytest.mark.parametrize("licence", ["apache-2.0", "cc-by-nc-4.0"])
 def test_the_licence_is_noted_once(
     tiny: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture, licence: str

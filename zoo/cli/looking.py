@@ -37,7 +37,7 @@ def _attend_arguments(parser: Parser) -> None:
 
 
 def _attend(arguments: argparse.Namespace) -> None:
-    from zoo.pictures import as_seen, attention_panel, picture_format, save_picture
+    from zoo.pictures import as_seen, attention_panel, outlined, picture_format, save_picture
 
     picture_format(arguments.out)  # a wrong suffix is told before the work, not after it
     encoder = load_model(arguments)
@@ -54,7 +54,8 @@ def _attend(arguments: argparse.Namespace) -> None:
         raise Unsupported(str(error).replace("query=(row, column)", "--query ROW COLUMN")) from error
     count, h, w = heads.shape
     block = "the last block" if arguments.block == -1 else f"block {arguments.block}"
-    if arguments.query:
+    if query != "cls":
+        photo = outlined(photo, query, (h, w))
         block = f"patch ({', '.join(map(str, query))}) in {block}"
     title = f"{encoder.card.name} · {Path(arguments.image).name} · {block} · {h}×{w} patches"
     picture = attention_panel(photo, heads, title=title)

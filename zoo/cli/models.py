@@ -22,7 +22,11 @@ from zoo.tables import printable
 
 def _list_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "pattern", nargs="?", default="*", metavar="PATTERN", help="as in 'dino*' (default: all)"
+        "pattern",
+        nargs="?",
+        default="*",
+        metavar="PATTERN",
+        help="as in dino, or 'dino_vit?16' (default: all)",
     )
     parser.add_argument("--method", help="only models of this method, as in dino or mae")
     parser.add_argument("--kind", help="only discriminative, generative or supervised models")
@@ -44,14 +48,15 @@ def _list(arguments: argparse.Namespace) -> None:
         page = models_page if arguments.markdown == "models" else methods_table
         print(page(registry.own_cards()).rstrip())
         return
+    # As one types it: in any case, and without wildcards any part of a name.
+    pattern = arguments.pattern.lower()
+    pattern = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
     filters = {"method": arguments.method, "kind": arguments.kind, "commercial": arguments.commercial or None}
     if arguments.hub:
-        there = [
-            card for card in list_repos(arguments.hub) if fnmatchcase(card.name, f"*/{arguments.pattern}")
-        ]
+        there = [card for card in list_repos(arguments.hub) if fnmatchcase(card.name.lower(), f"*/{pattern}")]
         cards = registry.matching(there, **filters)
     else:
-        cards = registry.list_cards(arguments.pattern, **filters)
+        cards = registry.list_cards(pattern, **filters)
         if not cards:
             _check_filters(arguments)
     if arguments.json:
