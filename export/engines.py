@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zoo
 from zoo.errors import ZooError
-from zoo.export.profiles import Shapes
 from zoo.files import atomic_write, sha256
+
+if TYPE_CHECKING:
+    from zoo.export.profiles import Shapes
 
 
 class EngineError(ZooError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zoo.cards import README, ModelCard, read_card
 from zoo.errors import Unsupported, did_you_mean
 from zoo.files import atomic_write
 from zoo.registry import find
@@ -12,6 +13,9 @@ from zoo.registry import find
 GRAPHS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
 
 SCRIPT = "infer.py"
+
+# What a card says of the features: two cards that agree on these describe the same encoder.
+_OF_FEATURES = ("family", "architecture", "arguments", "interpolation", "pooling", "transform", "sha256")
 
 
 def export_folder(place: str | Path) -> Path:
@@ -25,6 +29,26 @@ def export_folder(place: str | Path) -> Path:
         f"{str(place)!r} holds no exported graph; `zoo export {place} --to onnx --out FOLDER` writes one into FOLDER, "
         "which is then what to name"
     )
+
+
+def model_of(folder: Path) -> Path | None:
+    """The model folder whose onnx/ this is; None for a folder of graphs alone."""
+    return folder.parent if folder.name == "onnx" and (folder.parent / README).is_file() else None
+
+
+def check_owner(folder: Path, card: ModelCard) -> None:
+    """Raises Unsupported where a folder is the onnx/ of a model that is not the card's."""
+    model = model_of(folder.absolute())
+    if model is not None and (unlike := unlike_features(card, read_card(model))):
+        raise Unsupported(
+            f"{folder} belongs to the model in {model}, which is not {card.name}: its {', '.join(unlike)} differ; "
+            "export into another folder"
+        )
+
+
+def unlike_features(one: ModelCard, other: ModelCard) -> list[str]:
+    """What two cards say otherwise of their features."""
+    return [name for name in _OF_FEATURES if getattr(one, name) != getattr(other, name)]
 
 
 def graph_file(folder: Path, precision: str | None = None) -> Path:

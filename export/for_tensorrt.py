@@ -15,7 +15,7 @@ from zoo.export.graph import Graph, features_graph
 from zoo.export.limits import LIMITS
 from zoo.export.lowered import Samples, to_fp16, to_int8
 from zoo.export.masked import mask_inputs, reconstruction_graph
-from zoo.export.onnx import SUFFIX, Precision, check_precision, published
+from zoo.export.onnx import SUFFIX, Precision, check_precision, published, write_beside
 from zoo.export.parity import Parity
 from zoo.export.pictures import gate_pictures
 from zoo.export.profiles import Range
@@ -121,6 +121,7 @@ def _made(
         build_engine(
             file, file.with_suffix(".engine"), profiles=profiles, timing_cache=file.with_name("timing.cache")
         )
+        write_beside(file.parent, encoder)  # again: the card tells of the engine
     return report
 
 

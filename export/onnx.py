@@ -5,7 +5,7 @@ An export folder (that of a model's `onnx/`, or any) holds, file by file:
                     transformers.js reads. Each is one file: no external data.
   reconstruct.onnx  masked-image models: encoder and decoder, the mask an input (zoo/export/masked.py); _fp16 and _int8
                     likewise.
-  README.md         the model's card, with the gate's table
+  README.md         the model's card, with the gate's table; in a model's onnx/, the model's own card shows it too
   config.json       timm's, of the card
   parity.json       the gate's reports: {file: Parity}
   infer.py          features of photos without torch
@@ -35,18 +35,19 @@ import onnxruntime
 import torch
 
 import zoo
-from zoo.cards import render_card, write_card
+from zoo.cards import read_card, render_card, write_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, ZooError, did_you_mean
 from zoo.export import gate, parity
 from zoo.export.drift import first_drift
-from zoo.export.folder import write_script
+from zoo.export.folder import check_owner, model_of, write_script
 from zoo.export.graph import Graph, features_graph
 from zoo.export.limits import LIMITS, PREPARED
 from zoo.export.masked import reconstruction_graph
 from zoo.export.parity import Parity
 from zoo.export.preprocess import with_preprocessing
 from zoo.export.quantize import Way, ways
+from zoo.export.shown import with_section
 from zoo.export.tracing import traced
 from zoo.extraction import weights_hash
 from zoo.files import atomic_write, sha256
@@ -57,7 +58,6 @@ log = logging.getLogger(__name__)
 Precision = Literal["fp32", "fp16", "int8"]
 Lower = Callable[[onnx.ModelProto], onnx.ModelProto]
 SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_int8"}
-HEADING = "## Exported graphs"
 
 
 class ParityError(ZooError):
@@ -159,6 +159,7 @@ def published(
     lower: what makes that precision of the float32 graph; None: the first of `quantize.ways` that passes. finish: what
     is done to the graph thereafter. drift: a sentence on a file that has failed.
     """
+    check_owner(folder, encoder.card)
     folder.mkdir(parents=True, exist_ok=True)
     parity.forget(folder, name)
     model, layers = traced(graph)
@@ -206,12 +207,14 @@ def describe(model: onnx.ModelProto, encoder: Encoder, precision: str, layers: d
 
 
 def write_beside(folder: Path, encoder: Encoder) -> None:
-    """The card with the gate's tables, timm's config.json, and the script that runs the graph without torch."""
-    tables = "\n\n".join(str(report) for report in parity.read(folder))
-    body = (
-        f"{encoder.card.body}\n\n{HEADING}\n\nAgainst PyTorch, on cuts of six photos:\n\n```\n{tables}\n```"
-    )
-    write_card(encoder.card, folder, body)
+    """The card with the gate's tables, timm's config.json, and the script that runs the graph without torch.
+
+    In a model's onnx/, the model's own card shows the tables too.
+    """
+    write_card(encoder.card, folder, with_section(encoder.card.body, folder))
+    if (model := model_of(folder.absolute())) is not None:
+        own = read_card(model)
+        write_card(own, model, with_section(own.body, folder))
     with atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(architecture_config(encoder.card), indent=2) + "\n", encoding="utf-8")
     write_script(folder)

@@ -32,6 +32,11 @@ class Check:
             return True
         return self.value <= self.limit if self.what == "max-abs" else self.value >= self.limit
 
+    @property
+    def bound(self) -> str:
+        """Its limit as in `≤ 1.0e-04`; nothing where it is not judged."""
+        return "" if self.limit is None else ("≤ " if self.what == "max-abs" else "≥ ") + _number(self.limit)
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -62,6 +67,19 @@ class Parity:
         kept = f" ({', '.join(self.kept)} in float32)" if self.kept else ""
         return f"{self.model}, {self.file}, {self.precision}{kept}: {verdict}\n\n{self.table()}"
 
+    def brief(self) -> str:
+        """One line: the worst value of each measure, its limit and its pictures."""
+        worst: dict[str, Check] = {}
+        for check in self.checks:
+            old, sign = worst.get(check.what), -1 if check.what == "max-abs" else 1
+            if old is None or sign * check.value < sign * old.value:
+                worst[check.what] = check
+        told = [
+            f"{check.what} {_number(check.value)} ({f'{bound}, ' if (bound := check.bound) else ''}n {check.pictures})"
+            for check in worst.values()
+        ]
+        return f"{self.file}, {self.precision}: {'passed' if self.passed else 'FAILED'}; {', '.join(told)}"
+
     def table(self) -> str:
         """One line a check."""
         rows = [
@@ -69,9 +87,7 @@ class Parity:
                 check.output,
                 check.what,
                 _number(check.value),
-                ""
-                if check.limit is None
-                else ("≤ " if check.what == "max-abs" else "≥ ") + _number(check.limit),
+                check.bound,
                 "" if check.passed else "FAILED",
                 str(check.pictures),
                 check.on,

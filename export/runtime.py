@@ -18,11 +18,8 @@ from zoo.cards import README, ModelCard, parse_card, read_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, WeightsError
 from zoo.export import parity
-from zoo.export.folder import export_folder, graph_file
+from zoo.export.folder import export_folder, graph_file, unlike_features
 from zoo.export.running import GraphFamily, GraphModule
-
-# What a card says of the features: two cards that agree on these describe the same encoder.
-_OF_FEATURES = ("family", "architecture", "arguments", "interpolation", "pooling", "transform", "sha256")
 
 
 class OnnxEncoder(Encoder):
@@ -94,7 +91,7 @@ def _checked_card(graph: GraphModule) -> ModelCard:
         raise WeightsError(f"{graph.file} carries another card than it was exported with; export it again")
     card = parse_card(text, graph.facts["name"], graph.file)
     for place in (folder, folder.parent if folder.name == "onnx" else folder):
-        if (place / README).is_file() and (unlike := _unlike(card, read_card(place))):
+        if (place / README).is_file() and (unlike := unlike_features(card, read_card(place))):
             raise WeightsError(
                 f"{graph.file} is not of the model whose card lies in {place}: its {', '.join(unlike)} differ; "
                 "export that model again"
@@ -107,8 +104,3 @@ def _checked_card(graph: GraphModule) -> ModelCard:
                 f"{report.sha256[:12]}…); export it again"
             )
     return card
-
-
-def _unlike(one: ModelCard, other: ModelCard) -> list[str]:
-    """What two cards say otherwise of their features."""
-    return [name for name in _OF_FEATURES if getattr(one, name) != getattr(other, name)]

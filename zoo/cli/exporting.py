@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
+from zoo.cli.arguments import Command, Parser, UsageError, add_model, load_model, one_of
 from zoo.cli.rooms import room
 from zoo.errors import Unsupported
+from zoo.pulling import find
 
 _TARGETS = ("onnx", "tensorrt")
 _ROOM = "export.commands"
@@ -24,10 +26,9 @@ def _export_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--out",
-        required=True,
         type=Path,
         metavar="FOLDER",
-        help="where it goes; a model's onnx/ travels with the model",
+        help="where it goes (default: the model's own onnx/, which travels with it)",
     )
     parser.add_argument(
         "--precision",
@@ -64,10 +65,10 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.to == "tensorrt":
         _export_tensorrt(arguments)
         return
-    commands = room(_ROOM)
+    commands, out = room(_ROOM), _out(arguments)
     commands.export_command(
         load_model(arguments),
-        arguments.out,
+        out,
         arguments.precision,
         size=arguments.size,
         dynamic=arguments.dynamic,
@@ -84,9 +85,10 @@ def _export_tensorrt(arguments: argparse.Namespace) -> None:
             raise Unsupported(
                 f"--{flag} is of --to onnx: TensorRT's graph takes pixels and gives features; leave it out"
             )
-    room(_ROOM).tensorrt_command(
+    commands, out = room(_ROOM), _out(arguments)
+    commands.tensorrt_command(
         load_model(arguments),
-        arguments.out,
+        out,
         arguments.precision,
         engine=arguments.engine,
         size=arguments.size,
@@ -95,10 +97,29 @@ def _export_tensorrt(arguments: argparse.Namespace) -> None:
     )
 
 
+def _out(arguments: argparse.Namespace) -> Path:
+    """The folder asked for, or the onnx/ of the model's own folder. Raises UsageError where that is no place."""
+    if arguments.out is not None:
+        return Path(arguments.out)
+    if arguments.weights:
+        raise UsageError(
+            "--weights are not the model's own, so its onnx/ is no place for them; give --out FOLDER"
+        )
+    found = find(arguments.model)
+    if found.repo is not None:
+        raise UsageError(
+            f"{arguments.model} lies in the Hub's cache, which holds nothing else; give --out FOLDER"
+        )
+    model = found.fetched().place
+    if not os.access(model, os.W_OK):
+        raise UsageError(f"{model} may not be written into; give --out FOLDER")
+    return model / "onnx"
+
+
 COMMANDS = (
     Command(
         "export",
-        "MODEL --to onnx|tensorrt --out FOLDER [--precision fp32|fp16|int8]",
+        "MODEL --to onnx|tensorrt [--out FOLDER] [--precision fp32|fp16|int8]",
         "write a model as ONNX or TensorRT, where it passes against PyTorch",
         _export_arguments,
         _export,

@@ -8,11 +8,13 @@ import json
 import shutil
 import sys
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from zoo import registry
 from zoo.cli.arguments import Command, Parser, UsageError, one_of
 from zoo.cli.listing import facts, listing
 from zoo.cli.markdown import methods_table, models_page
+from zoo.cli.rooms import room
 from zoo.cli.showing import show
 from zoo.errors import did_you_mean
 from zoo.pulling import find
@@ -89,11 +91,21 @@ def _show_arguments(parser: Parser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    card = find(arguments.model).card
+    found = find(arguments.model)
     if arguments.json:
-        print(json.dumps(dataclasses.asdict(card), indent=2, default=str))
+        print(json.dumps(dataclasses.asdict(found.card), indent=2, default=str))
     else:
-        print(printable(show(card, shutil.get_terminal_size((120, 24)).columns)))
+        width = shutil.get_terminal_size((120, 24)).columns
+        print(printable(show(found.card, width, _exported(found.place))))
+
+
+def _exported(place: Path) -> list[str]:
+    """What lies in a model's onnx/, or in an export folder, and how it passed: a line a file."""
+    for folder in (place / "onnx", place):
+        if (folder / "parity.json").is_file():
+            told: list[str] = room("export.shown").lines(folder)
+            return told
+    return []
 
 
 def _register_arguments(parser: Parser) -> None:

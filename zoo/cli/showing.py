@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from zoo import card_hub
@@ -22,9 +22,9 @@ _LISTS = ("weights", "also called")  # one a line
 _KEPT = re.compile(r"[#>| ]|[-*+] |\d+\. ")  # lines of Markdown that are no prose to be filled
 
 
-def show(card: ModelCard, width: int) -> str:
-    """All of a card, filled to `width` characters."""
-    facts = [(label, value) for label, value in summary(card) if value]
+def show(card: ModelCard, width: int, exported: Sequence[str] = ()) -> str:
+    """All of a card, filled to `width` characters. exported: a line for each graph beside it."""
+    facts = [(label, value) for label, value in summary(card, exported) if value]
     room = max(40, width - 2 - max(len(label) for label, _ in facts))
     filled = pairs([(label, value if label in _LISTS else _lines(value, room)) for label, value in facts])
     notes = "\n".join(_paragraphs(re.sub(r"\A# .*\n", "", card.body).strip(), width)).rstrip()
@@ -32,7 +32,7 @@ def show(card: ModelCard, width: int) -> str:
     return "\n\n".join(part for part in (head, filled, notes) if part)
 
 
-def summary(card: ModelCard) -> list[tuple[str, str]]:
+def summary(card: ModelCard, exported: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Rows of (label, value); a value may have several lines, or none."""
     licence, training = card.hub.get("license_name", card.licence), card.training
     arguments = ", ".join(f"{key}={value}" for key, value in card.arguments.items())
@@ -60,7 +60,7 @@ def summary(card: ModelCard) -> list[tuple[str, str]]:
             ("trained", f"{training.recipe}, {made}; {training.minutes:g} minutes on {training.hardware}"),
             ("command", training.command),
         ]
-    return [*rows, ("card", str(card.path or ""))]
+    return [*rows, ("exported", "\n".join(exported)), ("card", str(card.path or ""))]
 
 
 def _numbers(results: tuple[Result, ...]) -> Iterator[tuple[str, str]]:
