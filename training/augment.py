@@ -5,12 +5,18 @@ Sizes are in pixels. Every transform takes a decoded uint8 image (C, H, W); `Nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,6 +30,21 @@ def seeded(transform: Transform, image: Tensor, generator: Generator) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         return transform(image)
+
+
+@contextmanager
+def all_seeded(seed: int) -> Iterator[None]:
+    """Python's, NumPy's and torch's generators, which timm's transforms draw from: seeded here, and then as before."""
+    python, array = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
 
 
 def crop_and_flip(size: int, scale: tuple[float, float]) -> list[Transform]:
@@ -70,8 +91,25 @@ def two_globals(size: int, scale: tuple[float, float]) -> tuple[Transform, Trans
     )
 
 
-def normalised(steps: Sequence[Transform]) -> Transform:
-    """The steps, then float values with ImageNet's mean and deviation."""
-    to_float = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+def rand_augment(magnitude: int, size: int) -> list[Transform]:
+    """Two of RandAugment's operations at `magnitude` of 10, jittered by 0.5 (timm's m9-mstd0.5-inc1); 0: none."""
+    if not magnitude:
+        return []
+    fill = tuple(round(255 * level) for level in IMAGENET_MEAN)
+    settings = {"translate_const": int(0.45 * size), "img_mean": fill}
+    of_picture = rand_augment_transform(f"rand-m{magnitude}-mstd0.5-inc1", settings)
+    return [lambda image: tv.pil_to_tensor(of_picture(tv.to_pil_image(image)))]
+
+
+def random_erasing(probability: float) -> list[Transform]:
+    """A box of a normalised view is filled with noise, with a probability (Zhong et al., 1708.04896)."""
+    return [RandomErasing(probability, mode="pixel", device="cpu")] if probability else []
+
+
+def normalised(
+    steps: Sequence[Transform], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Transform:
+    """The steps, then float values with a mean and deviation, ImageNet's by default."""
+    to_float = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     composed: Transform = v2.Compose([*steps, *to_float])
     return composed

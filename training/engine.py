@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def run(
     out = Path(out)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    accelerator = _accelerator(recipe.run.precision)
+    accelerator = start_accelerator(recipe.run.precision)
     train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
     claim = {"images": str(data), "init": None if init is None else str(init), **recipe.describe()}
     if _claim(out, claim):
@@ -258,12 +259,12 @@ def _count_steps(recipe: Recipe, images: int, title: str) -> Step:
     return Step(0, recipe.schedule.epochs * per_epoch, per_epoch)
 
 
-def _accelerator(precision: str) -> Accelerator:
+def start_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
     """accelerate, for one run. RecipeError where this machine cannot compute in that precision."""
-    # It keeps the precision of the first run of a process for all that follow.
-    AcceleratorState._reset_state()
+    # It keeps the precision of the first run of a process for all that follow, and its device.
+    AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
     try:
-        return Accelerator(mixed_precision=precision)
+        return Accelerator(cpu=cpu, mixed_precision=precision)
     except ValueError as error:
         wrong = f"--run.precision {precision} does not work here ({error}); give bf16 or no"
         raise RecipeError(wrong) from error

@@ -28,10 +28,11 @@ def build_optimizer(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.O
 def layer_decayed(module: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Groups for fine-tuning: layer l of L learns `decay ** (L - l)` times as fast as the head (BEiT, MAE §A.1).
 
-    Layers are timm's own grouping of the architecture.
+    Layers are timm's own grouping of the architecture; what it groups nowhere, as a head, is the last.
     """
+    own: Any = getattr(module, "no_weight_decay", tuple)  # positions and tokens
     # Its weight decay of 1 only marks the groups that decay.
-    groups = param_groups_layer_decay(module, weight_decay=1.0, layer_decay=decay)
+    groups = param_groups_layer_decay(module, weight_decay=1.0, no_weight_decay_list=own(), layer_decay=decay)
     return [
         {"params": group["params"], "lr_scale": group["lr_scale"], "decays": group["weight_decay"] > 0}
         for group in groups

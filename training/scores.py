@@ -1,12 +1,13 @@
-"""Scores of an encoder on labelled data, by protocol."""
+"""Scores of an encoder on labelled data, by protocol: of frozen features, or of what training makes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.evaluate import measure
-from zoo.sources import train_and_test
+from zoo.evaluate import PROTOCOLS, TRAINING, check_protocols, classes_of, measure
+from zoo.sources import Source, train_and_test
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -19,11 +20,58 @@ def evaluate(
     protocol: str = "knn",
     **settings: Any,
 ) -> dict[str, Any]:
-    """A score and the settings it was measured with. protocol: "knn", "linear" (top-1) or "reconstruction".
+    """A score and the settings it was measured with.
 
-    test=None: the data's own test split, or a seeded one.
+    protocol: "knn", "linear", "linear_sgd", "lowshot", "finetune" (top-1 in percent, of the last epoch) or
+    "reconstruction". test=None: the data's own test split, or a seeded one. settings: seed; of k-NN, k and temperature;
+    of those that train, `knobs`, a list of words as `zoo evaluate` takes them, and of "lowshot" the `share` of labels
+    (0.01). They go on where a call that was killed stopped.
 
-    >>> zoo.training.evaluate(encoder, "imagenette160/")["top1"]
+    >>> zoo.training.evaluate(encoder, "imagenette160/", protocol="finetune", knobs=["--schedule.epochs", "10"])["top1"]
     """
+    check_protocols([protocol], (*PROTOCOLS, *TRAINING))
     bank, queries, _ = train_and_test(train, test, seed=settings.get("seed", 0))
+    if protocol == "lowshot":
+        settings = {"share": 0.01, **settings}
+    if protocol in TRAINING:
+        return tuned_scores(encoder, bank, queries, [protocol], **settings)[0]
     return measure(encoder, bank, queries, [protocol], **settings)[0]
+
+
+def tuned_scores(
+    encoder: Encoder,
+    train: Source,
+    test: Source,
+    protocols: Sequence[str],
+    *,
+    baselines: bool = False,
+    scratch: bool = False,
+    seed: int = 0,
+    knobs: Sequence[str] = (),
+    work: Path | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """A JSON-able row for each of `TRAINING`'s protocols; with `baselines` also for the architecture from scratch.
+
+    scratch: the encoder's weights are random. knobs: words of a command line, such as --schedule.epochs 10. work: where
+    checkpoints lie until the score is there. Raises Unsupported, RecipeError, DataError.
+    """
+    from zoo.loading import untrained
+    from zoo.training.tuning.finetune import finetune_rows
+    from zoo.training.tuning.lowshot import lowshot_rows
+    from zoo.training.tuning.probe import probe_rows
+    from zoo.training.tuning.trained import Task, check_few, check_trainable
+
+    check_protocols(protocols, TRAINING)
+    check_trainable(encoder)
+    check_few(train)
+    task = Task(encoder, train, test, classes_of(train, test), seed, knobs, scratch, work)
+    tasks = [task]
+    if baselines:
+        tasks.append(Task(untrained(encoder), train, test, task.classes, seed, knobs, True, work))
+    rows: list[dict[str, Any]] = []
+    for protocol in protocols:
+        by = {"linear_sgd": probe_rows, "lowshot": lowshot_rows, "finetune": finetune_rows}[protocol]
+        for each in tasks:
+            rows += by(each, **settings)
+    return rows

@@ -43,7 +43,7 @@ DATA_TERMS = {
 
 # The Hub's task of a protocol ("knn, untrained" is one too); other protocols measure features as such.
 _TASKS = dict.fromkeys(
-    ("knn", "linear", "lowshot", "finetune", "image-classification"), "image-classification"
+    ("knn", "linear", "linear_sgd", "lowshot", "finetune", "image-classification"), "image-classification"
 )
 
 

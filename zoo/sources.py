@@ -167,7 +167,7 @@ def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, s
         members[whole.labels[i] if whole.labels else 0].append(i)
     held: set[int] = set()
     for indices in members.values():
-        indices.sort(key=lambda i: _rank(seed, whole.ids[i]))
+        indices.sort(key=lambda i: rank(seed, whole.ids[i]))
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
         held.update(indices[:count])
     if not held:
@@ -181,7 +181,8 @@ def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, s
     return train, tested, f"No test split in {whole.title}: {held_out}."
 
 
-def _rank(seed: int, name: str) -> bytes:
+def rank(seed: int, name: str) -> bytes:
+    """A place in an order drawn by `seed`, which other images do not change."""
     return hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest()
 
 

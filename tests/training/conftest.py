@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from zoo.cards import ModelCard, TransformSpec
+from zoo.encoder import Encoder
+from zoo.loading import build
 from zoo.training.methods import recipe
 from zoo.training.recipe import Recipe
 
@@ -68,3 +72,92 @@ def tiny() -> Callable[..., Recipe]:
         return small
 
     return shrink
+
+
+@pytest.fixture(scope="session")
+def paints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Easy: reddish, greenish and bluish noise, 24 pictures each in train/ and 10 in val/. Not to be written to."""
+    root, random = tmp_path_factory.mktemp("paints"), np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 10)):
+        for place, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 180, (32, 32, 3), dtype=np.uint8)
+                pixels[:, :, place] |= 128
+                Image.fromarray(pixels).save(root / split / name / f"{i:02d}.png")
+    return root
+
+
+# A small encoder of every family, and what its card says of it.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "vit": {
+        "architecture": "test_vit",
+        "arguments": {"img_size": 32, "dynamic_img_size": True},
+        "pooling": "token",
+    },
+    "vit, the mean": {"architecture": "test_vit", "arguments": {"img_size": 32, "fc_norm": False}},
+    "beit": {
+        "architecture": "beit_base_patch16_224",
+        "arguments": {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3},
+    },
+    "eva": {
+        "architecture": "vit_small_patch16_dinov3_qkvb",
+        "arguments": {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3},
+        "pooling": "token",
+    },
+    "xcit": {
+        "architecture": "xcit_nano_12_p16_224",
+        "arguments": {"img_size": 32, "depth": 2, "embed_dim": 48, "num_heads": 3},
+        "pooling": "token",
+    },
+    "swin": {
+        "architecture": "swin_tiny_patch4_window7_224",
+        "arguments": {
+            "img_size": 32,
+            "depths": [2, 1, 1, 2],
+            "embed_dim": 8,
+            "num_heads": [1, 2, 2, 4],
+            "window_size": 4,
+        },
+    },
+    "swin, UM-MAE's": {
+        "architecture": "ssl_zoo_ummae_swin_tiny",
+        "arguments": {"img_size": 64, "embed_dim": 8, "num_heads": [1, 2, 2, 4], "window_size": 4},
+    },
+    "pvt": {
+        "architecture": "ssl_zoo_pvt_small",
+        "arguments": {
+            "img_size": 32,
+            "embed_dims": [8, 16, 32, 64],
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 2, 2, 4],
+        },
+    },
+    "resnet": {"architecture": "test_resnet", "arguments": {}},
+}
+
+
+@pytest.fixture(scope="session")
+def encoder_of() -> Callable[[str], Encoder]:
+    """`encoder_of("swin")`: an encoder of FAMILIES at 32 px with seeded random weights."""
+
+    def make(name: str) -> Encoder:
+        said = {"pooling": "avg", **FAMILIES[name]}
+        size = said["arguments"].get("img_size", 32)
+        card = ModelCard(
+            name=f"tiny_{name.partition(',')[0]}",
+            licence="apache-2.0",
+            method="test",
+            kind="discriminative",
+            family=name.partition(",")[0],
+            parameters=1,
+            transform=TransformSpec(size=size),
+            **said,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module, _ = build(card)
+        count = sum(parameter.numel() for parameter in module.parameters())
+        return Encoder(dataclasses.replace(card, parameters=count), module)
+
+    return make

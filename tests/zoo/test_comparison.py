@@ -18,7 +18,8 @@ from zoo.cli import main
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownModel
 from zoo.evaluate import frozen_scores
-from zoo.evaluate.comparison import Compared, Score, compare, resampled, verdict
+from zoo.evaluate.comparison import Compared, compare, verdict
+from zoo.evaluate.intervals import Score, resampled
 from zoo.sources import train_and_test
 
 DINO = "dino_vitt16_imagenette"

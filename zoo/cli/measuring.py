@@ -9,10 +9,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, load_model
+from zoo.cli.rooms import room
 from zoo.files import atomic_write
 from zoo.tables import table
 
 if TYPE_CHECKING:
+    from zoo.encoder import Encoder
     from zoo.sources import Source
 
 
@@ -70,6 +72,10 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_arguments(parser: Parser) -> None:
+    parser.epilog = (
+        "linear_sgd, lowshot and finetune train: their knobs are a recipe's, such as --schedule.epochs 10, "
+        "--optim.lr 5e-4,\n--method.mixup 0 or --run.threads 2. The same command again continues one that was stopped."
+    )
     add_model(parser)
     add_backend(parser)
     parser.add_argument("data", metavar="DATA", help="labelled images: a folder of class folders, or parquet")
@@ -79,12 +85,13 @@ def _evaluate_arguments(parser: Parser) -> None:
         nargs="+",
         default=["knn"],
         metavar="PROTOCOL",
-        help="any of knn, linear, reconstruction, or foreground on its own (default: knn)",
+        help="any of knn, linear, reconstruction, linear_sgd, lowshot, finetune, or foreground on its own "
+        "(default: knn)",
     )
     parser.add_argument(
         "--baselines",
         action="store_true",
-        help="also score the same architecture untrained, and raw 16×16 pixels",
+        help="also score the same architecture untrained (from scratch, where it is trained), and raw 16×16 pixels",
     )
     parser.add_argument(
         "--size", type=int, metavar="N", help="evaluate at N pixels (default: the model's own)"
@@ -105,7 +112,7 @@ def _evaluate_arguments(parser: Parser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from zoo.evaluate import measure
+    from zoo.evaluate import PROTOCOLS, TRAINING, check_protocols
     from zoo.registry import find
     from zoo.sources import train_and_test
 
@@ -125,22 +132,44 @@ def _evaluate(arguments: argparse.Namespace) -> None:
                 "and --write-card"
             )
         return _foreground(arguments)
+    check_protocols(arguments.protocol, (*PROTOCOLS, *TRAINING))
+    if arguments.knobs and not set(arguments.protocol) & set(TRAINING):
+        raise UsageError(f"{arguments.knobs[0]} is a knob of the protocols that train: {', '.join(TRAINING)}")
     train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)
     if arguments.limit is not None:
         if arguments.limit < 1:
             raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
         train, test = train.spread(arguments.limit), test.spread(arguments.limit)
     encoder = load_model(arguments, arguments.size)
-    scores = measure(
-        encoder, train, test, arguments.protocol, baselines=arguments.baselines, seed=arguments.seed
-    )
     print(origin, file=sys.stderr)
+    scores = _scores(arguments, encoder, train, test)
     rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
     print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
     if arguments.json:
         _write_json(arguments.json, scores)
     if arguments.write_card:
         _write_card(arguments, scores, test)
+
+
+def _scores(
+    arguments: argparse.Namespace, encoder: Encoder, train: Source, test: Source
+) -> list[dict[str, Any]]:
+    """The rows of all protocols: those of frozen features first."""
+    from zoo.evaluate import TRAINING, UNTRAINED, measure
+
+    trained = [protocol for protocol in arguments.protocol if protocol in TRAINING]
+    frozen = [protocol for protocol in arguments.protocol if protocol not in TRAINING]
+    asked: dict[str, Any] = {"baselines": arguments.baselines, "seed": arguments.seed}
+    scores = measure(encoder, train, test, frozen, **asked) if frozen else []
+    scratch = arguments.weights == "random"
+    if scratch:
+        scores = [{**score, "features": UNTRAINED} for score in scores]
+    if trained:
+        training = room("training.scores")
+        scores += training.tuned_scores(
+            encoder, train, test, trained, scratch=scratch, knobs=arguments.knobs, **asked
+        )
+    return scores
 
 
 def _foreground(arguments: argparse.Namespace) -> None:
@@ -166,7 +195,15 @@ def _write_json(path: str, scores: list[dict[str, Any]]) -> None:
 def _told(score: dict[str, Any]) -> tuple[str, str, str]:
     """Protocol, features and score of a row in words."""
     if score["protocol"] != "reconstruction":
-        return score["protocol"], score["features"], f"{score['top1']:.2f} %"
+        named = score["protocol"]
+        if "share" in score:
+            named += f", {score['share']:.0%} of the labels"
+        top1 = f"{score['top1']:.2f} % ({score['low']:.1f}–{score['high']:.1f})"
+        return (
+            named,
+            score["features"],
+            top1 + (f", {score['minutes']:.1f} min" if "minutes" in score else ""),
+        )
     told = f"{score['error']:.4f} on hidden pixels: {score['ratio']:.2f} × the mean colour's"
     return "reconstruction", "decoder", f"{told} (a smooth fill: {score['smooth_ratio']:.2f} ×)"
 
@@ -189,12 +226,16 @@ def _write_card(arguments: argparse.Namespace, scores: list[dict[str, Any]], tes
 
 def _command(arguments: argparse.Namespace, protocol: str) -> str:
     """The command that measures one score again."""
+    from zoo.evaluate import TRAINING
+
     words = ["zoo", "evaluate", arguments.model, arguments.data]
     for option in ("test", "size", "seed", "limit"):
         if value := getattr(arguments, option):
             words += [f"--{option}", str(value)]
     words += ["--protocol", protocol]
-    return shlex.join([*words, "--baselines"] if arguments.baselines else words)
+    if arguments.baselines:
+        words.append("--baselines")
+    return shlex.join([*words, *arguments.knobs] if protocol in TRAINING else words)
 
 
 COMMANDS = (
@@ -208,8 +249,9 @@ COMMANDS = (
     Command(
         "evaluate",
         "MODEL DATA [options]",
-        "measure frozen features on labelled images",
+        "measure a model on labelled images, frozen or fine-tuned",
         _evaluate_arguments,
         _evaluate,
+        takes_knobs=True,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from zoo.errors import DataError, Unsupported, did_you_mean
 from zoo.evaluate.baselines import raw_pixels
 from zoo.evaluate.filling import filling_scores
+from zoo.evaluate.intervals import resampled
 from zoo.evaluate.knn import knn_accuracy, knn_predict
 from zoo.evaluate.linear import linear_accuracy, linear_probe
 from zoo.extraction import extract
@@ -34,6 +36,8 @@ __all__ = [
 
 FROZEN = ("knn", "linear")
 PROTOCOLS = (*FROZEN, "reconstruction")
+# Protocols that train, and so live in the training room: `zoo.training.evaluate`.
+TRAINING = ("linear_sgd", "lowshot", "finetune")
 
 # What a row's scores were measured on: the model's features, or one of the baselines.
 TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "raw 16×16 pixels"
@@ -53,7 +57,7 @@ def measure(
 
     settings: those of `frozen_scores`. Raises Unsupported (no such protocol, no decoder), DataError.
     """
-    _check_protocols(protocols, PROTOCOLS)
+    check_protocols(protocols, PROTOCOLS)
     frozen = [protocol for protocol in protocols if protocol in FROZEN]
     rows = []
     if frozen:
@@ -69,7 +73,7 @@ def measure(
     return rows
 
 
-def _check_protocols(protocols: Sequence[str], known: Sequence[str]) -> None:
+def check_protocols(protocols: Sequence[str], known: Sequence[str]) -> None:
     """Raises Unsupported for the first protocol that is none of the known ones."""
     for protocol in protocols:
         if protocol not in known:
@@ -82,7 +86,7 @@ def pixel_scores(
 ) -> list[dict[str, Any]]:
     """The rows of `frozen_scores` for images as 16×16 pixels in [0, 1], cropped as the encoder crops them."""
     bank, queries = (raw_pixels(source, encoder.transform) for source in (train, test))
-    facts = {"features": PIXELS, **_facts(encoder, train, test, len(bank[0]), len(queries[0]))}
+    facts = {"features": PIXELS, **facts_of(encoder, train, test, len(bank[0]), len(queries[0]))}
     return [_row(protocol, bank, queries, facts, seed=seed) for protocol in protocols]
 
 
@@ -109,23 +113,23 @@ def frozen_scores(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Top-1 accuracy in percent on `test` by each protocol, features extracted once; a JSON-able dict each.
+    """Top-1 accuracy in percent on `test` by each protocol, with its 95 % interval; features are extracted once.
 
-    k, temperature: of k-NN; seed: of the images the linear probe is tuned on.
+    A JSON-able dict each. k, temperature: of k-NN. seed: of the images the linear probe is tuned on, and of intervals.
     Raises Unsupported (no such protocol), DataError (unlabelled images, a single class).
     """
-    _check_protocols(protocols, FROZEN)
+    check_protocols(protocols, FROZEN)
     classes_of(train, test)  # before the long part
     bank = _features(encoder, train, batch_size, workers)
     queries = _features(encoder, test, batch_size, workers)
-    facts = {"features": TRAINED, **_facts(encoder, train, test, len(bank[0]), len(queries[0]))}
+    facts = {"features": TRAINED, **facts_of(encoder, train, test, len(bank[0]), len(queries[0]))}
     return [
         _row(protocol, bank, queries, facts, seed=seed, k=k, temperature=temperature)
         for protocol in protocols
     ]
 
 
-def _facts(encoder: Encoder, train: Source, test: Source, n_train: int, n_test: int) -> dict[str, Any]:
+def facts_of(encoder: Encoder, train: Source, test: Source, n_train: int, n_test: int) -> dict[str, Any]:
     """What the rows of one measurement share."""
     return {
         "model": encoder.card.name,
@@ -152,13 +156,19 @@ def _row(
     """One row of scores. bank, queries: features (N, D) and labels (N,)."""
     if protocol == "knn":
         classes = facts["classes"]
-        top1 = knn_accuracy(*bank, *queries, k=k, temperature=temperature, classes=classes)
+        predicted = knn_predict(*bank, queries[0], k=k, temperature=temperature, classes=classes)
         used: dict[str, Any] = {"k": min(k, len(bank[0])), "temperature": temperature}
     else:
         probe = linear_probe(*bank, seed=seed)
-        top1 = probe.accuracy(*queries)
+        predicted = probe.predict(queries[0])
         used = {"l2": probe.l2, "seed": seed}
-    return {"protocol": protocol, "top1": top1, **facts, "settings": {**used, **facts["settings"]}}
+    score = resampled((predicted.cpu() == queries[1].cpu()).numpy(), seed)
+    return {
+        "protocol": protocol,
+        **dataclasses.asdict(score),
+        **facts,
+        "settings": {**used, **facts["settings"]},
+    }
 
 
 def classes_of(train: Source, test: Source) -> int:

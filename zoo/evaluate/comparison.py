@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.errors import DataError
 from zoo.evaluate import TRAINED, UNTRAINED, classes_of
+from zoo.evaluate.intervals import Score, resampled
 from zoo.evaluate.knn import knn_predict
 from zoo.evaluate.linear import linear_probe
 from zoo.extraction import extract, images_hash, read_features, weights_hash
@@ -31,19 +31,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _SPEED = "_speed.json"  # hidden from readers that take a folder for one table, as the skipped images are
-_RESAMPLED = 10_000
-
-
-@dataclass(frozen=True)
-class Score:
-    """Top-1 accuracy in percent and its 95 % interval over resampled test images."""
-
-    top1: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.top1:.1f} % ({self.low:.1f}–{self.high:.1f})"
 
 
 @dataclass(frozen=True)
@@ -134,18 +121,6 @@ def _compared(
         n_train=len(bank),
         n_test=len(queries),
     )
-
-
-def resampled(correct: np.ndarray[tuple[int], np.dtype[np.bool_]], seed: int) -> Score:
-    """The share that is True, in percent, with the 95 % percentile bootstrap.
-
-    N draws with replacement from N values that are True or False hold a binomial number of True ones.
-    """
-    count = len(correct)
-    share = float(correct.mean())
-    shares = np.random.default_rng(seed).binomial(count, share, _RESAMPLED) / count
-    low, high = np.quantile(shares, (0.025, 0.975))
-    return Score(100 * share, 100 * float(low), 100 * float(high))
 
 
 def _features(

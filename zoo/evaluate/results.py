@@ -11,7 +11,7 @@ from zoo.evaluate import TRAINED
 from zoo.sources import Source
 
 # Found by the evaluation itself: another run of the same protocol may find another.
-_OUTCOMES = {"l2"}
+_OUTCOMES = {"l2", "chosen lr", "interval", "minutes", "draws"}
 
 
 # Numbers of a reconstruction that belong on a card, and what they are called there.
@@ -30,8 +30,12 @@ def results_of(row: dict[str, Any], test: Source, command: str) -> list[Result]:
         values = [(metric, round(row[key], 4), "") for key, metric in _RECONSTRUCTION.items()]
     else:
         settings = {"images": row["n_test"], "trained on": row["train"], **row["settings"]}
-        values = [("top-1", round(row["top1"], 2), "%")]
+        if "low" in row:
+            settings["interval"] = [round(row["low"], 2), round(row["high"], 2)]
+        values = [(f"top-{k}", round(row[f"top{k}"], 2), "%") for k in (1, 5) if f"top{k}" in row]
     task = row["protocol"]
+    if "share" in row:
+        task = f"{task}, {row['share']:.0%} of the labels"
     if row.get("features", TRAINED) != TRAINED:
         task = f"{task}, {row['features']}"
     return [

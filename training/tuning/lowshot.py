@@ -1,0 +1,76 @@
+"""Low-shot: fine-tuned on a class-balanced 1 % and 10 % of the labels, as SimCLR and BYOL are (2002.05709, §6, B.5)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from typing import Any, cast
+
+from zoo.errors import RecipeError
+from zoo.sources import Source, rank
+from zoo.training.recipe import Optim, Recipe, Schedule
+from zoo.training.tuning.finetune import FinetuneConfig, FineTuning, settings_of
+from zoo.training.tuning.trained import Task, check_few, fit, forget, recipe_for, row_of, told_right
+
+# Share of the labels, and how many draws of so many are averaged: few labels make a lucky draw likely.
+SHARES = {0.01: 5, 0.1: 1}
+# Epochs for each share, as SimCLR has them; on small data they would be over after a few steps.
+EPOCHS, LEAST_STEPS = {0.01: 60, 0.1: 30}, 500
+
+
+def balanced(source: Source, share: float, seed: int) -> Source:
+    """The same number of images of every class, `share` of the source together and at least one of each.
+
+    Seeded and nested: the 1 % of a seed are among its 10 %. A class with fewer images than that gives all it has.
+    """
+    assert source.labels is not None  # classes_of said so
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, label in enumerate(source.labels):
+        members[label].append(i)
+    count = max(1, round(share * len(source) / len(members)))
+    taken: list[int] = []
+    for indices in members.values():
+        taken += sorted(indices, key=lambda i: rank(seed, source.ids[i]))[:count]
+    return source.subset(sorted(taken))
+
+
+def lowshot_recipe(task: Task, share: float, images: int) -> Recipe:
+    """AdamW on crops and flips alone, for SimCLR's epochs and no fewer than 500 steps."""
+    batch = 32
+    epochs = max(EPOCHS.get(share, 30), math.ceil(LEAST_STEPS / max(1, images // batch)))
+    pyramid = task.encoder.card.family in ("swin", "pvt", "resnet")
+    config = FinetuneConfig(
+        layer_decay=1.0 if task.scratch else 0.85 if pyramid else 0.75,
+        mixup=0,
+        cutmix=0,
+        smoothing=0,
+        randaugment=0,
+        erase=0,
+    )
+    optim = Optim(batch=batch, lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05)
+    return recipe_for(task, config, optim, Schedule(epochs=epochs, warmup_epochs=5), images=images)
+
+
+def lowshot_rows(task: Task, share: float | None = None) -> list[dict[str, Any]]:
+    """A row for each share of the labels, 1 % and 10 % where none is given; the mean of five draws at 1 %."""
+    if share is not None and not 0 < share <= 1:
+        raise RecipeError(f"share is {share}; give a share of the labels in (0, 1], such as 0.01")
+    return [_row(task, each, SHARES.get(each, 1)) for each in ([share] if share else SHARES)]
+
+
+def _row(task: Task, share: float, draws: int) -> dict[str, Any]:
+    told, folders, minutes = [], [], 0.0
+    for draw in range(draws):
+        seeded = dataclasses.replace(task, seed=task.seed + draw)
+        few = balanced(task.train, share, seeded.seed)
+        check_few(few)
+        recipe = lowshot_recipe(seeded, share, len(few))
+        method = FineTuning(cast(FinetuneConfig, recipe.method), recipe, task.encoder, task.classes)
+        state, folder = fit(seeded, method, recipe, few)
+        told.append(told_right(seeded, method.backbone, method.head))
+        folders.append(folder)
+        minutes += state.seconds / 60
+    row = row_of("lowshot", task, few, told, recipe, minutes, **settings_of(recipe))
+    forget(folders)
+    return {**row, "share": share}

@@ -1,0 +1,166 @@
+"""The linear probe of the papers: SGD on augmented views of a frozen encoder, its learning rate from a sweep.
+
+A head for every learning rate learns at once, from the same views. Each is trained twice: on nine tenths of the
+images, to be judged on the others, and on all of them. The rate that wins names the head that the test images see.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from zoo.encoder import Encoder
+from zoo.errors import RecipeError
+from zoo.sources import Source, rank
+from zoo.training import augment
+from zoo.training.methods import Method, Step, Views
+from zoo.training.recipe import Optim, Recipe, Schedule
+from zoo.training.tuning.trained import Task, fit, forget, recipe_for, row_of, scored, told_right
+
+HELD = 0.1
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Knobs of the sweep."""
+
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    """Learning rates for a batch of 256, low to high: of equally good ones the lower is taken."""
+    min_scale: float = 0.08
+    """Smallest share of the image a crop covers."""
+
+    def build(self, recipe: Recipe) -> Method:
+        """Never: a probe is one of an encoder (`Sweep`). Raises RecipeError."""
+        raise RecipeError("a linear probe is one of a model: zoo evaluate MODEL DATA --protocol linear_sgd")
+
+    def check(self) -> None:
+        """RecipeError for a knob whose value cannot work."""
+        if not self.rates or min(self.rates) <= 0 or list(self.rates) != sorted(self.rates):
+            raise RecipeError(f"--method.rates is {self.rates}; give numbers above 0, low to high")
+
+
+class Sweep(Method):
+    """A frozen encoder, a batch norm without gain (MAE, §A.1), and two heads for every learning rate.
+
+    Labels above `classes` mark images that are held out: label + classes.
+    """
+
+    def __init__(self, config: SweepConfig, recipe: Recipe, encoder: Encoder, classes: int) -> None:
+        super().__init__()
+        config.check()
+        self.config, self.size, self.classes = config, recipe.data.size, classes
+        self.transform, self.family = encoder.transform, encoder.family
+        self.backbone = copy.deepcopy(encoder.module).float().requires_grad_(False)
+        self.norm = nn.BatchNorm1d(encoder.dim, eps=1e-6, affine=False)
+        self.judged, self.whole = (
+            nn.ModuleList(zero_head(encoder.dim, classes) for _ in config.rates) for _ in range(2)
+        )
+
+    def train(self, mode: bool = True) -> Sweep:
+        """The encoder stays as it is evaluated."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def views(self) -> Views:
+        """One view: random resized crop and flip."""
+        steps = augment.crop_and_flip(self.size, (self.config.min_scale, 1.0))
+        crop = augment.normalised(steps, self.transform.mean, self.transform.std)
+
+        def one_view(image: Tensor, generator: Generator) -> list[Tensor]:
+            return [augment.seeded(crop, image, generator)]
+
+        return one_view
+
+    def forward(
+        self, views: list[Tensor], step: Step, noise: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The sum of all heads' cross-entropies, which share no weight. views: one (B, 3, H, W)."""
+        assert labels is not None and self.classes is not None
+        with torch.no_grad():
+            pooled = self.family.features(self.backbone, views[0]).pooled.float()
+        features, inner, labels = self.norm(pooled), labels < self.classes, labels % self.classes
+        loss = torch.stack([F.cross_entropy(head(features), labels) for head in self.whole]).sum()
+        if inner.any():
+            losses = [F.cross_entropy(head(features[inner]), labels[inner]) for head in self.judged]
+            loss = loss + torch.stack(losses).sum()
+        return loss, {}
+
+    def param_groups(self, optim: Optim) -> list[dict[str, Any]]:
+        """A group for each learning rate, as a multiple of the recipe's."""
+        heads = zip(self.config.rates, self.judged, self.whole, strict=True)
+        return [
+            {
+                "params": [*first.parameters(), *second.parameters()],
+                "decays": optim.weight_decay > 0,
+                "lr_scale": rate / optim.lr,
+            }
+            for rate, first, second in heads
+        ]
+
+    def encoder(self) -> nn.Module:
+        return self.backbone
+
+
+def zero_head(width: int, classes: int) -> nn.Linear:
+    """A head that finds every class equally likely."""
+    head = nn.Linear(width, classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def held_out(source: Source, seed: int) -> set[int]:
+    """A tenth of every class, drawn by `seed`; none of a class with a single image."""
+    assert source.labels is not None  # classes_of said so
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, label in enumerate(source.labels):
+        members[label].append(i)
+    chosen: set[int] = set()
+    for indices in members.values():
+        count = min(max(1, round(HELD * len(indices))), len(indices) - 1)
+        chosen.update(sorted(indices, key=lambda i: rank(seed, source.ids[i]))[:count])
+    return chosen
+
+
+def probe_recipe(task: Task) -> Recipe:
+    """SGD with momentum 0.9, a cosine, 100 epochs of crops and flips, no weight decay (as DINO's and MAE's)."""
+    return recipe_for(
+        task,
+        SweepConfig(),
+        Optim(batch=256, lr=0.1, kind="sgd", weight_decay=0.0),
+        Schedule(epochs=100, warmup_epochs=0),
+        images=len(task.train),
+    )
+
+
+def probe_rows(task: Task) -> list[dict[str, Any]]:
+    """One row: top-1 of the head whose learning rate does best on training images that it did not see."""
+    recipe, held = probe_recipe(task), held_out(task.train, task.seed)
+    config, labels = cast(SweepConfig, recipe.method), task.train.labels
+    assert labels is not None  # classes_of said so
+    method = Sweep(config, recipe, task.encoder, task.classes)
+    marked = [label + task.classes * (i in held) for i, label in enumerate(labels)]
+    state, folder = fit(task, method, recipe, dataclasses.replace(task.train, labels=marked))
+    method.eval()
+    judges = task.train.subset(sorted(held))
+
+    def by_all(pooled: Tensor) -> Tensor:  # (B, D) -> (B, rates * classes)
+        return torch.cat([head(method.norm(pooled)) for head in method.judged], dim=1)
+
+    logits, truth = scored(task, method.backbone, by_all, judges)
+    guesses = logits.unflatten(1, (len(config.rates), task.classes)).argmax(2)  # (M, rates)
+    accuracies = (guesses == truth[:, None]).float().mean(0).tolist()
+    best = accuracies.index(max(accuracies))
+    told = told_right(task, method.backbone, nn.Sequential(method.norm, method.whole[best]))
+    swept = {"lr": list(config.rates), "chosen lr": config.rates[best]}
+    row = row_of("linear_sgd", task, task.train, [told], recipe, state.seconds / 60, **swept)
+    forget([folder])
+    return [row]
