@@ -37,7 +37,9 @@ def run(out: Path, say: Callable[[str], None] = print) -> tuple[Path, Path]:
     features = dino(photos)
     assert isinstance(features, Features)  # cropped to one size, they lie on one grid
     say(f"{DINO} on {len(photos)} photos:\n  {features!r}\n")
-    cosines = cosine_similarity(features.pooled)
+    # What all features share says nothing about which are alike.
+    cosines = cosine_similarity(features.pooled - features.pooled.mean(dim=0))
+    say("how alike their features are, after taking out what all six share:")
     say(similarity_table(names, cosines))
     say(
         "\nmost alike: "
