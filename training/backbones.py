@@ -18,9 +18,12 @@ def backbone(arch: Arch, *, drop_path: float = 0.0) -> nn.Module:
     >>> width(backbone(Arch("resnet18", family="resnet", pooling="avg")))
     512
     """
-    extra = {"drop_path_rate": drop_path} if drop_path else {}
+    arguments = {
+        **arch.arguments(),
+        "drop_path_rate": drop_path,
+    }  # always, for timm's Swins have 0.1 of their own
     try:
-        return globalised(family(arch.family).build(arch.name, {**arch.arguments(), **extra}))
+        return globalised(family(arch.family).build(arch.name, arguments))
     except (CardError, Unsupported) as error:
         raise RecipeError(
             f"{error}. --arch.name is {arch.name} and --arch.family {arch.family}; families are {', '.join(names())}"
@@ -55,6 +58,6 @@ def check_family(recipe: Recipe, method: str, *families: str) -> None:
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
-    """The parts worth compiling: a transformer's blocks, which are all alike, or the whole network."""
-    own = getattr(module, "blocks", None)
-    return [*own.children()] if isinstance(own, nn.Module) else [module]
+    """The parts worth compiling: a transformer's blocks, of all its stages, or the whole network where it has none."""
+    lists = [each for name, each in module.named_modules() if name.rpartition(".")[2] == "blocks"]
+    return [block for each in lists for block in each.children()] or [module]

@@ -38,12 +38,21 @@ class Arch:
     drop_path: float = 0.0
     crop_pct: float = 0.875
     """Side of the evaluation crop over the resized short side."""
+    embed_dim: int | None = None
+    """A Swin's width in its first stage; None leaves what the architecture has, here and in the next two."""
+    depths: tuple[int, ...] | None = None
+    """Blocks in each stage of a Swin."""
+    window_size: int | None = None
+    """Tokens along the side of a Swin's windows."""
 
     def arguments(self) -> dict[str, Any]:
         """timm's keyword arguments that the finished encoder needs; drop path is for training only."""
         arguments: dict[str, Any] = dict(_ANY_SIZE.get(self.family, {}))
         if arguments:
             arguments = {"img_size": self.size, **arguments}
+        depths = None if self.depths is None else list(self.depths)
+        own = {"embed_dim": self.embed_dim, "depths": depths, "window_size": self.window_size}
+        arguments |= {key: value for key, value in own.items() if value is not None}
         if self.pooling != "token":
             arguments["global_pool"] = self.pooling
         if self.pooling != "token" and self.family == "vit":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from slow_pixels import slow_loss
 from torch import Generator, Tensor, nn
 
 from zoo.training.methods import Step
@@ -51,36 +52,17 @@ def watched(method: MAE, pixels: Tensor, noise: Tensor = NOISE) -> tuple[Tensor,
     return loss, tokens, visible, predicted
 
 
-def slow_loss(pixels: Tensor, predicted: Tensor, visible: Tensor, normalised: bool) -> float:
-    """Mean over images of the mean over hidden patches of the mean over a patch's pixels, in double precision."""
-    images = []
-    for image, guesses, seen in zip(pixels, predicted, visible, strict=True):
-        columns = image.shape[2] // P
-        errors = []
-        for patch in sorted(set(range(len(guesses))) - set(seen.tolist())):
-            top, left = patch // columns * P, patch % columns * P
-            target = [
-                float(image[channel, top + row, left + column])
-                for row in range(P)
-                for column in range(P)
-                for channel in range(3)
-            ]
-            if normalised:
-                mean = sum(target) / len(target)
-                variance = sum((x - mean) ** 2 for x in target) / (len(target) - 1)
-                target = [(x - mean) / math.sqrt(variance + 1e-6) for x in target]
-            squares = [(guess - x) ** 2 for guess, x in zip(guesses.tolist()[patch], target, strict=True)]
-            errors.append(sum(squares) / len(squares))
-        images.append(sum(errors) / len(errors))
-    return sum(images) / len(images)
-
-
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 48)])
 def test_loss_equals_the_loops(small: Callable[..., MAE], normalised: bool, height: int, width: int) -> None:
     pixels = 3 * pictures(height=height, width=width) + 1
     loss, _, visible, predicted = watched(small(normalised_targets=normalised), pixels)
-    assert loss.item() == pytest.approx(slow_loss(pixels, predicted, visible, normalised), rel=1e-5)
+    hidden = [
+        sorted({*range(len(guesses))} - {*seen.tolist()})
+        for guesses, seen in zip(predicted, visible, strict=True)
+    ]
+    expected = slow_loss(pixels, predicted, hidden, P, power=2, normalised=normalised)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_flat_patch_has_a_finite_normalised_target(small: Callable[..., MAE]) -> None:

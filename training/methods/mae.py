@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from zoo.decoders.mae import MAEDecoder
 from zoo.errors import RecipeError
@@ -36,7 +37,12 @@ class MAEConfig:
     min_scale: float = 0.2
     """Smallest share of the image a crop covers."""
 
-    def build(self, recipe: Recipe) -> MAE:
+    def build(self, recipe: Recipe) -> Method:
+        self.check()
+        return MAE(self, recipe)
+
+    def check(self) -> None:
+        """RecipeError for a number that cannot be."""
         counts = ("decoder_width", "decoder_depth", "decoder_heads")
         if wrong := [name for name in counts if getattr(self, name) < 1]:
             raise RecipeError(f"--method.{wrong[0]} is {getattr(self, wrong[0])}; give 1 or more")
@@ -51,7 +57,6 @@ class MAEConfig:
                 f"--method.decoder_width is {self.decoder_width}, not a multiple of 4 and of "
                 f"--method.decoder_heads {self.decoder_heads}; give {near}"
             )
-        return MAE(self, recipe)
 
 
 class MAE(Method):
@@ -72,31 +77,11 @@ class MAE(Method):
             config.decoder_heads,
             vit.stride(self.backbone),
         )
-        self._initialise_encoder()
-
-    def _initialise_encoder(self) -> None:
-        """Fixed sine-cosine positions (zero for the class token); Xavier-uniform weights as in the authors' code."""
-        backbone = self.backbone
-        for module in backbone.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(backbone.patch_embed.proj.weight.view(backbone.num_features, -1))
-        assert backbone.cls_token is not None and backbone.pos_embed is not None  # a plain ViT has both
-        nn.init.normal_(backbone.cls_token, std=0.02)
-        positions = sincos_positions(backbone.patch_embed.grid_size, backbone.num_features)
-        backbone.pos_embed.requires_grad_(False)
-        backbone.pos_embed.zero_()[:, 1:] = positions
+        initialise_encoder(self.backbone)
 
     def views(self) -> Views:
         """One view: random resized crop and flip, no colour changes (§A.1)."""
-        crop = augment.normalised(augment.crop_and_flip(self.size, (self.config.min_scale, 1.0)))
-
-        def one_view(image: Tensor, generator: Generator) -> list[Tensor]:
-            return [augment.seeded(crop, image, generator)]
-
-        return one_view
+        return augment.one_view(self.size, self.config.min_scale)
 
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor
@@ -141,6 +126,21 @@ class MAE(Method):
 
     def compiled(self) -> list[nn.Module]:
         return [*self.backbone.blocks, *self.pixels.blocks]
+
+
+def initialise_encoder(backbone: VisionTransformer) -> None:
+    """Fixed sine-cosine positions (zero for the class token); Xavier-uniform weights as in the authors' code."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(backbone.patch_embed.proj.weight.view(backbone.num_features, -1))
+    assert backbone.cls_token is not None and backbone.pos_embed is not None  # a plain ViT has both
+    nn.init.normal_(backbone.cls_token, std=0.02)
+    positions = sincos_positions(backbone.patch_embed.grid_size, backbone.num_features)
+    backbone.pos_embed.requires_grad_(False)
+    backbone.pos_embed.zero_()[:, 1:] = positions
 
 
 def imagenet() -> Recipe:
@@ -190,4 +190,4 @@ def smoke() -> Recipe:
     )
 
 
-__all__ = ["MAE", "MAEConfig", "imagenet", "imagenette", "smoke"]
+__all__ = ["MAE", "MAEConfig", "imagenet", "imagenette", "initialise_encoder", "smoke"]

@@ -139,20 +139,37 @@ def settle(
 
 def predict(family: Any, module: nn.Module, decoder: nn.Module, pixels: Tensor, masks: Masks) -> Tensor:
     """The encoder sees the compact image of a pyramid, or a ViT's visible patches; the decoder all (§3)."""
+    tokens, seen = encode(family, module, decoder, pixels, masks)
+    return decode(decoder, tokens, seen, masks.hidden)
+
+
+def encode(
+    family: Any, module: nn.Module, decoder: nn.Module, pixels: Tensor, masks: Masks
+) -> tuple[Tensor, Tensor]:
+    """The encoder's tokens of what it sees, and the row-major patches (B, V) that it sees.
+
+    Tokens: (B, 1 + V, D) of a ViT, the class token first; (B, h/4, w/4, D) of a pyramid, where V = M.
+    """
     hidden, secondary = masks
+    if _is_pyramid(module):
+        check_halves(pixels.shape[-2], pixels.shape[-1], family.stride(module))
+        seen = kept_patches(hidden, secondary)
+    else:
+        seen = visible_indices(hidden)
+    blind = None if secondary is None else secondary.flatten(1).gather(1, seen)
     token = decoder.secondary_token if secondary is not None else None
-    if not _is_pyramid(module):
-        visible = visible_indices(hidden)
-        blind = None if secondary is None else secondary.flatten(1).gather(1, visible)
-        tokens = family.visible_tokens(module, pixels, visible, blind, token)
-        seen: Tensor = decoder(tokens, visible, (hidden.shape[1], hidden.shape[2]))
-        return seen
-    check_halves(pixels.shape[-2], pixels.shape[-1], family.stride(module))
-    kept = kept_patches(hidden, secondary)
-    blind = None if secondary is None else secondary.flatten(1).gather(1, kept)
-    tokens = module.compact(pixels, kept, blind, token)  # type: ignore[operator]
-    predicted: Tensor = decoder.forward_cells(tokens, kept, hidden)  # type: ignore[operator]
-    return predicted
+    if _is_pyramid(module):
+        return module.compact(pixels, seen, blind, token), seen  # type: ignore[operator]
+    return family.visible_tokens(module, pixels, seen, blind, token), seen
+
+
+def decode(decoder: Any, tokens: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
+    """Pixels of every patch, (B, N, P*P*C), from what `encode` gave. hidden: (B, h, w)."""
+    if decoder.pyramid:
+        pixels: Tensor = decoder.forward_cells(tokens, seen, hidden)
+    else:
+        pixels = decoder(tokens, seen, (hidden.shape[1], hidden.shape[2]))
+    return pixels
 
 
 def error(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
