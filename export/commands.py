@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.encoder import Encoder
 from zoo.export.for_tensorrt import reconstruction_to_tensorrt, to_tensorrt
+from zoo.export.masked import hides
 from zoo.export.onnx import reconstruction_to_onnx, to_onnx
 from zoo.export.parity import Parity
 from zoo.progress import track
@@ -17,7 +18,7 @@ from zoo.progress import track
 def export_command(encoder: Encoder, out: Path, precision: Any, **asked: Any) -> None:
     """`zoo export MODEL --to onnx --out OUT`: the features, and a masked-image model's reconstruction beside them."""
     steps: list[Callable[[], Parity]] = [partial(to_onnx, encoder, out, precision=precision, **asked)]
-    if encoder.decoder is not None:
+    if hides(encoder):
         steps.append(partial(reconstruction_to_onnx, encoder, out, precision=precision))
     for step in track(steps, "tracing and comparing"):
         print(f"{step()}\n")
@@ -28,7 +29,7 @@ def tensorrt_command(encoder: Encoder, out: Path, precision: Any, *, engine: boo
     """`zoo export MODEL --to tensorrt --out OUT`: likewise, and the engines unless `engine` is False."""
     both: dict[str, Any] = {"precision": precision, "engine": engine}
     steps: list[Callable[[], Parity]] = [partial(to_tensorrt, encoder, out, **both, **asked)]
-    if encoder.decoder is not None:
+    if hides(encoder):
         steps.append(partial(reconstruction_to_tensorrt, encoder, out, **both))
     for step in track(steps, "tracing and comparing"):
         print(f"{step()}\n")

@@ -6,7 +6,7 @@ Whoever runs it draws the mask by the lines in zoo/masking.py, and so repeats Py
   MAE, UM-MAE on a ViT   `visible` (batch, V) int64: row-major indices of the visible patches, ascending, any V
   UM-MAE on a pyramid    `kept` (batch, M) int64: the patch that each 2×2 cell shows, cells in row-major order; `hidden`
                          (batch, h, w) bool
-  SimMIM                 `hidden` (batch, h, w) bool
+  SimMIM, BEiT           `hidden` (batch, h, w) bool
 
 and, where the model was trained with secondary masking, `blind` (batch, V or M) bool: those of `visible` or `kept` in
 whose place the encoder sees a mask token.
@@ -71,12 +71,18 @@ class TokenGraph(nn.Module):
         return self.kind.predict(self.family, self.module, self.decoder, pixels, Masks(hidden))
 
 
+def hides(encoder: Encoder) -> bool:
+    """Whether it predicts what is hidden: it has a decoder, and is no tokenizer, which sees everything."""
+    spec = encoder.card.decoder
+    return encoder.decoder is not None and spec is not None and spec.kind != "dvae"
+
+
 def reconstruction_graph(encoder: Encoder) -> Graph:
     """The encoder and its decoder at the encoder's size. Raises Unsupported where there is no decoder."""
     spec, decoder = encoder.card.decoder, encoder.decoder
-    if spec is None or decoder is None:
+    if spec is None or decoder is None or not hides(encoder):
         raise Unsupported(
-            f"{encoder.card.name} has no decoder, so it cannot reconstruct; "
+            f"{encoder.card.name} has no decoder of what is hidden, so it cannot reconstruct; "
             "zoo.list_models(kind='generative') names models that can"
         )
     sides = (encoder.size, encoder.size)
@@ -114,7 +120,7 @@ def mask_inputs(encoder: Encoder, masks: Masks) -> dict[str, Tensor]:
     """Masks as the graph's inputs, in its order. All images hide equally many patches."""
     spec = encoder.card.decoder
     assert spec is not None
-    if spec.kind == "simmim":
+    if spec.kind in ("simmim", "beit"):
         return {"hidden": masks.hidden}
     if hasattr(encoder.module, "compact"):
         name, index = "kept", kept_patches(masks.hidden, masks.secondary)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,6 +60,27 @@ def one_view(size: int, min_scale: float) -> Callable[[Tensor, Generator], list[
     """What masked-image methods look at: one random crop of at least a share `min_scale`, mirrored or not."""
     crop = normalised(crop_and_flip(size, (min_scale, 1.0)))
     return lambda image, generator: [seeded(crop, image, generator)]
+
+
+def coloured_crop(jitter: tuple[float, float, float], scale: tuple[float, float]) -> Transform:
+    """Brightness, contrast and saturation, a mirror half the time, and a random crop that keeps its own size."""
+    before = v2.Compose([v2.ColorJitter(*jitter), v2.RandomHorizontalFlip()])
+    place = v2.RandomResizedCrop(1, scale=scale)  # where; resizing is another's
+
+    def cut(image: Tensor) -> Tensor:
+        image = before(image)
+        part: Tensor = tv.crop(image, **place.make_params([image]))
+        return part
+
+    return cut
+
+
+def resize(size: int, interpolation: Literal["bicubic", "lanczos"]) -> Transform:
+    """To a square of `size` pixels, antialiased."""
+    resized: Transform = v2.Resize(
+        (size, size), interpolation=InterpolationMode(interpolation), antialias=True
+    )
+    return resized
 
 
 def colour_distortion(

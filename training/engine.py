@@ -44,11 +44,12 @@ def run(
     init: str | Path | None = None,
     name: str | None = None,
     command: str | None = None,
+    scores: bool = True,
 ) -> Path:
     """Train `recipe` on `data` and return `out`, a model folder that `zoo.load` reads.
 
     test: images that only measure; without them the data's own split, a share held out of labelled data, or none.
-    init: a zoo model to begin with. name, command: of the recipe, for the card.
+    init: a zoo model to begin with. name, command: of the recipe, for the card. scores: measure the model at the end.
 
     The same call on the same folder continues from its last checkpoint, and leaves a finished run as it is. Raises
     RecipeError where the folder holds a run of another recipe, DataError where there are fewer images than a batch.
@@ -61,17 +62,15 @@ def run(
     out = Path(out)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    accelerator = start_accelerator(recipe.run.precision)
     train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
     claim = {"images": str(data), "init": None if init is None else str(init), **recipe.describe()}
     if _claim(out, claim):
         log.warning("%s is finished already; to train it anew, remove it or give another --out", out)
         return out
-    torch.manual_seed(recipe.run.seed)
-    method = recipe.method.build(recipe)
-    check_labels(method, train)
-    if init is not None:
-        start_from(method, init)
+    method = _prepared(recipe, train, init)
+    if (first := method.first()) is not None:
+        method.follow(_run_first(*first, data, out, test))
+    accelerator = start_accelerator(recipe.run.precision)
     dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
     state = State(skipped=sorted(dataset.skipped))
     loop(accelerator, method, dataset, recipe, out, state)
@@ -89,10 +88,26 @@ def run(
     # Measuring may take longer than a process waits for the others.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if held_out is not None:
+        if held_out is not None and scores:
             measure_model(out, card, recipe, (train, held_out), facts)
         _write_claim(out, {**claim, "finished": True})
     return out
+
+
+def _prepared(recipe: Recipe, train: Source, init: str | Path | None) -> Method:
+    """The method at its beginning: by the seed at random, or with the weights of `init`."""
+    torch.manual_seed(recipe.run.seed)
+    method = recipe.method.build(recipe)
+    check_labels(method, train)
+    if init is not None:
+        start_from(method, init)
+    return method
+
+
+def _run_first(name: str, recipe: Recipe, data: str | Path, out: Path, test: str | Path | None) -> Path:
+    """The run that another needs, in a folder inside that one's; it may be finished already."""
+    log.warning("%s needs a %s of its own: %s", out, name, out / name)
+    return run(recipe, data, out / name, test=test, scores=False)
 
 
 def loop(

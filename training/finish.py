@@ -57,7 +57,8 @@ def measure_model(
     data: the images trained on and those held out.
     """
     train, test = data
-    protocols = [*(["knn"] if _labelled(train, test) else []), *(["reconstruction"] if card.decoder else [])]
+    hides = card.decoder is not None and card.decoder.ratio > 0  # a tokenizer hides nothing
+    protocols = [*(["knn"] if _labelled(train, test) else []), *(["reconstruction"] if hides else [])]
     encoder = load(out)
     for protocol in protocols:
         command = _evaluation(out, recipe, facts, protocol)

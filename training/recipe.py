@@ -21,6 +21,8 @@ class MethodConfig(Protocol):
 
 # Families whose networks are built for one image size, and what makes timm's accept others too.
 _ANY_SIZE = {"vit": {"dynamic_img_size": True}, "swin": {"strict_img_size": False}}
+# BEiT's pre-training shares one table of relative positions among all blocks, and norms patches before they are pooled.
+_SHARED = {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True, "use_fc_norm": False}
 # Families with a class token; the others pool the mean.
 _WITH_TOKEN = ("vit",)
 
@@ -39,7 +41,11 @@ class Arch:
     crop_pct: float = 0.875
     """Side of the evaluation crop over the resized short side."""
     embed_dim: int | None = None
-    """A Swin's width in its first stage; None leaves what the architecture has, here and in the next two."""
+    """Width: a plain transformer's, or a Swin's in its first stage. None leaves what the architecture has, as below."""
+    depth: int | None = None
+    """Blocks of a plain transformer."""
+    num_heads: int | None = None
+    """Of a plain transformer."""
     depths: tuple[int, ...] | None = None
     """Blocks in each stage of a Swin."""
     window_size: int | None = None
@@ -47,11 +53,12 @@ class Arch:
 
     def arguments(self) -> dict[str, Any]:
         """timm's keyword arguments that the finished encoder needs; drop path is for training only."""
-        arguments: dict[str, Any] = dict(_ANY_SIZE.get(self.family, {}))
+        arguments: dict[str, Any] = dict({**_ANY_SIZE, "beit": _SHARED}.get(self.family, {}))
         if arguments:
             arguments = {"img_size": self.size, **arguments}
         depths = None if self.depths is None else list(self.depths)
-        own = {"embed_dim": self.embed_dim, "depths": depths, "window_size": self.window_size}
+        own: dict[str, Any] = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
+        own |= {"depths": depths, "window_size": self.window_size}
         arguments |= {key: value for key, value in own.items() if value is not None}
         if self.pooling != "token":
             arguments["global_pool"] = self.pooling

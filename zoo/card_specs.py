@@ -49,16 +49,20 @@ class TransformSpec:
         require(alike, f"mean {self.mean} and std {self.std} must hold one number per channel, std above 0")
 
 
+_OF_WORDS = ("width", "depth", "vocabulary", "word")
+
+
 @dataclass(frozen=True)
 class DecoderSpec:
     """The decoder beside the encoder of a masked-image model, and the mask it was trained with."""
 
-    kind: Literal["mae", "ummae", "simmim"]
+    kind: Literal["mae", "ummae", "simmim", "beit", "dvae"]
     patch: int  # pixels of a predicted patch's side; SimMIM's is the encoder's stride
     mask_patch: int  # pixels of a side of the grid that masks live on
     normalised_targets: bool  # True: it predicts pixels normalised by their patch's mean and variance
     ratio: float  # share of patches hidden in training
-    width: int = 0  # of the decoder's blocks, as depth and heads are; SimMIM has none
+    # Of the decoder's blocks; SimMIM has none. Of BEiT and dVAE: the last group's width, blocks in each group, no heads
+    width: int = 0
     depth: int = 0
     heads: int = 0
     strategy: Literal["random", "grid", "uniform", "blockwise"] = "random"
@@ -66,13 +70,16 @@ class DecoderSpec:
     position: Literal["sincos"] = "sincos"
     # Whose position a visible patch gets on a pyramid: its own, or what the authors of UM-MAE trained with
     visible_pos: Literal["own", "official"] = "own"
+    vocabulary: int = 0  # words of the tokenizer, of BEiT and dVAE alone
+    word: int = 0  # pixels of the side that one of its words paints; likewise
 
     def __post_init__(self) -> None:
         sizes = ("width", "depth", "heads")
         if self.kind == "simmim":
             given = [key for key in sizes if getattr(self, key)]
             require(not given, f"SimMIM's decoder is one layer and has no {', '.join(given)}; leave it out")
-        for key in ("patch", "mask_patch", *(sizes if self.kind != "simmim" else ())):
+        needed = {"simmim": (), "beit": _OF_WORDS, "dvae": _OF_WORDS}.get(self.kind, sizes)
+        for key in ("patch", "mask_patch", *needed):
             require(getattr(self, key) >= 1, f"{key} {getattr(self, key)} is not a positive number")
         for key, share in (("ratio", self.ratio), ("secondary", self.secondary)):
             require(

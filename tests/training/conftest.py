@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Generator, Tensor
 
 from zoo.cards import ModelCard, TransformSpec
 from zoo.encoder import Encoder
@@ -49,10 +50,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "optim": {"batch": 4},
     "run": {"log_every": 1, "threads": 1},
 }
+SMALL_ARCH: dict[str, dict[str, Any]] = {
+    "beit": {"name": "beit_base_patch16_224", "embed_dim": 64, "depth": 2, "num_heads": 2},
+    "dvae": {"name": "ssl_zoo_dvae_small"},
+}
 SMALL_METHOD: dict[str, dict[str, Any]] = {
     "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
     "simclr": {"hidden": 32, "out": 16},
     "byol": {"hidden": 32, "out": 16, "momentum": 0.9},
+    "beit": {"tokenizer_recipe": "dvae/smoke"},
+    "dvae": {"decoder_width": 8},
     "dino": {"prototypes": 24, "hidden": 32, "bottleneck": 16, "local_size": 16},
 }
 
@@ -65,6 +72,8 @@ def tiny() -> Callable[..., Recipe]:
         small, method = recipe(name), name.split("/")[0]
         for section in {*SMALL, *knobs, "method"}:
             turned = SMALL.get(section, {}) | knobs.get(section, {})
+            if section == "arch":
+                turned = SMALL["arch"] | SMALL_ARCH.get(method, {}) | knobs.get("arch", {})
             if section == "method":
                 turned = SMALL_METHOD.get(method, {}) | knobs.get(section, {})
             config: Any = getattr(small, section)
@@ -161,3 +170,31 @@ def encoder_of() -> Callable[[str], Encoder]:
         return Encoder(dataclasses.replace(card, parameters=count), module)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def dalle() -> dict[str, Tensor]:
+    """Tensors as the state_dict of openai/DALL-E's Encoder names them, at random."""
+    hidden, vocabulary, groups, blocks = 8, 11, 4, 2
+    generator, tensors = Generator().manual_seed(0), dict[str, Tensor]()
+
+    def convolution(name: str, into: int, out: int, side: int) -> None:
+        tensors[f"blocks.{name}.w"] = (
+            torch.randn(out, into, side, side, generator=generator) / (into * side**2) ** 0.5
+        )
+        tensors[f"blocks.{name}.b"] = 0.1 * torch.randn(out, generator=generator)
+
+    convolution("input", 3, hidden, 7)
+    before = hidden
+    for group in range(groups):
+        width = hidden * 2**group
+        for block in range(blocks):
+            name = f"group_{group + 1}.block_{block + 1}"
+            if before != width:
+                convolution(f"{name}.id_path", before, width, 1)
+            widths = (before, *[width // 4] * 3, width)
+            for layer, side in enumerate((3, 3, 3, 1)):
+                convolution(f"{name}.res_path.conv_{layer + 1}", widths[layer], widths[layer + 1], side)
+            before = width
+    convolution("output.conv", before, vocabulary, 1)
+    return tensors

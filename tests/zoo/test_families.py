@@ -97,6 +97,18 @@ CASES = {
         ((256, 4), (512, 8), (1024, 16), (2048, 32)),
         attends=False,
     ),
+    "dvae": Case(
+        {
+            "family": "dvae",
+            "architecture": "ssl_zoo_dvae_small",
+            "arguments": {"vocabulary": 16, "hidden": 8},
+            "pooling": "avg",
+        },
+        8,
+        4,
+        ((8, 1), (16, 2), (32, 4), (64, 8)),
+        attends=False,
+    ),
     "swin": Case({**TINY_SWIN, "arguments": {**SWIN, "window_size": 4}}, 32, 8, FOUR_STAGES),
     "swin, windows that divide no grid": Case(
         {**TINY_SWIN, "arguments": {**SWIN, "window_size": 3}}, 32, 8, FOUR_STAGES

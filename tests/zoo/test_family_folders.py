@@ -64,6 +64,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "arguments": {"layers": [1, 1, 1, 1]},
         "pooling": "avg",
     },
+    "dVAE": {
+        "family": "dvae",
+        "architecture": "ssl_zoo_dvae_small",
+        "arguments": {"vocabulary": 16, "hidden": 8},
+        "pooling": "avg",
+    },
     "SimMIM, Swin": {
         "family": "swin",
         "architecture": "swin_tiny_patch4_window7_224",

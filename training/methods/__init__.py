@@ -97,6 +97,13 @@ class Method(nn.Module):
         if own is not None and decoder is not None and _same_shapes(own.state_dict(), decoder):
             own.load_state_dict(decoder)
 
+    def first(self) -> tuple[str, Recipe] | None:
+        """A run on the same images that must come before this one, with a name for its folder inside this one's."""
+        return None
+
+    def follow(self, folder: Path) -> None:
+        """Take over what that run made; called before the first step."""
+
     def card(self) -> dict[str, Any]:
         """Fields of the model card that only the method knows: kind, approach, decoder."""
         return {"kind": "discriminative"}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import timm
 from torch import nn
 
-from zoo.architectures import pvt, resnet, ummae_swin  # noqa: F401  importing a file registers what it holds
+from zoo.architectures import dvae, pvt, resnet, ummae_swin  # noqa: F401  importing a file registers what it holds
 from zoo.errors import CardError, Unsupported, did_you_mean
 
 M = TypeVar("M", bound=nn.Module)
