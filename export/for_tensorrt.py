@@ -8,19 +8,18 @@ from pathlib import Path
 import onnx
 import torch
 
-from zoo.decoders import kind
 from zoo.encoder import Encoder
 from zoo.export import gate
+from zoo.export.drift import first_drift, first_masked_drift
 from zoo.export.graph import Graph, features_graph
 from zoo.export.limits import LIMITS
 from zoo.export.lowered import Samples, to_fp16, to_int8
-from zoo.export.masked import mask_inputs, reconstruction_graph
+from zoo.export.masked import drawn_masks, mask_inputs, reconstruction_graph
 from zoo.export.onnx import SUFFIX, Precision, check_precision, published, write_beside
 from zoo.export.parity import Parity
 from zoo.export.pictures import gate_pictures
 from zoo.export.profiles import Range
 from zoo.export.tensorrt import build_engine, require_tensorrt
-from zoo.masking import batch_seeds, draw_mask
 
 LOWERED: dict[str, Callable[[onnx.ModelProto, Samples], onnx.ModelProto]] = {
     "fp32": lambda model, samples: model,
@@ -61,6 +60,7 @@ def to_tensorrt(
         graph,
         precision,
         lambda made: gate.gate(made, encoder, limits, photos),
+        lambda made: first_drift(made, encoder, precision),
         engine,
         profiles,
     )
@@ -93,6 +93,7 @@ def reconstruction_to_tensorrt(
         graph,
         precision,
         lambda made: gate.gate_masked(made, encoder, limits),
+        lambda made: first_masked_drift(made, encoder, precision),
         engine,
         profiles,
     )
@@ -104,6 +105,7 @@ def _made(
     graph: Graph,
     precision: Precision,
     judge: gate.Gate,
+    drift: Callable[[Path], str],
     engine: bool,
     profiles: Mapping[str, Range] | None,
 ) -> Parity:
@@ -116,6 +118,7 @@ def _made(
         precision,
         judge,
         lambda model: LOWERED[precision](model, samples_of(encoder, graph)),
+        drift=drift,
     )
     if engine:
         build_engine(
@@ -133,8 +136,5 @@ def samples_of(encoder: Encoder, graph: Graph) -> Samples:
     ]
     samples = {"pixels": torch.stack(pixels)}
     if (spec := encoder.card.decoder) is not None and len(graph.inputs) > 1:
-        seeds = batch_seeds(0, len(pixels))
-        hidden = draw_mask(spec.strategy, encoder.mask_grid(height, width), seeds, spec.ratio)
-        masks = kind(spec.kind).settle(spec, encoder.module, hidden, spec.secondary, seeds)
-        samples |= mask_inputs(encoder, masks)
+        samples |= mask_inputs(spec, encoder.module, drawn_masks(encoder, len(pixels)))
     return {name: each.numpy() for name, each in samples.items()}

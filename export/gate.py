@@ -24,11 +24,10 @@ from zoo.encoder import Encoder
 from zoo.errors import DataError
 from zoo.export.graph import FeaturesGraph
 from zoo.export.limits import Limits
-from zoo.export.masked import mask_inputs
+from zoo.export.masked import drawn_masks, mask_inputs
 from zoo.export.parity import Check
 from zoo.export.pictures import gate_pictures
 from zoo.images import read_image
-from zoo.masking import batch_seeds, draw_mask
 from zoo.progress import track
 from zoo.sources import open_source
 from zoo.transforms import Transform
@@ -85,7 +84,7 @@ class Exported:
 def gate(file: Path, encoder: Encoder, limits: Limits, photos: str | Path | None = None) -> list[Check]:
     """All checks of a features graph against its encoder, which is on the CPU and in float32."""
     exported, pictures = Exported(file), list(gate_pictures())
-    own = exported.sides or (encoder.size, encoder.size)
+    own = exported.sides or (exported.transform.size,) * 2
     checks = [*_compared(exported, encoder, pictures, own, limits)]
     if exported.sides is None and not exported.prepares:
         for sides in dict.fromkeys(_nearest(each, encoder.stride) for each in OTHER_SIZES):
@@ -166,13 +165,12 @@ def gate_masked(file: Path, encoder: Encoder, limits: Limits) -> list[Check]:
     )
     checks: list[Check] = []
     for ratio in (spec.ratio, 0.5) if spec.strategy == "random" else (spec.ratio,):
-        seeds, found, expected = batch_seeds(0, len(pixels)), [], []
-        drawn = draw_mask(spec.strategy, encoder.mask_grid(*sides), seeds, ratio)
-        masks = how.settle(spec, encoder.module, drawn, spec.secondary, seeds)
+        masks, found, expected = drawn_masks(encoder, len(pixels), ratio), [], []
         for each in in_batches(list(torch.arange(len(pixels)))):
             rows = torch.stack(each)
             part = masks.rows(rows)
-            inputs = {name: mask.numpy() for name, mask in mask_inputs(encoder, part).items()}
+            named = mask_inputs(spec, encoder.module, part)
+            inputs = {name: mask.numpy() for name, mask in named.items()}
             found.append(exported.run(pixels=given[rows].numpy(), **inputs)["predicted"])
             with torch.no_grad():
                 expected.append(

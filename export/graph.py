@@ -15,8 +15,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from zoo.encoder import Encoder
+from zoo.export.free import free_sides
 from zoo.patches import grid_of
-from zoo.resizing import keep_rule, resize_positions, rule_of
+from zoo.resizing import resize_positions, rule_of
 from zoo.transforms import sides_of
 
 # Whatever batch is traced, 1 would be taken for a constant.
@@ -73,7 +74,8 @@ def features_graph(
     """The encoder's features as a graph of `pixels`.
 
     size: of the images, in pixels, by default the encoder's. dynamic: height and width are any multiples of the stride.
-    Raises SizeError for a size that is none, Unsupported for attention where there is no class token.
+    Raises SizeError for a size that is none, Unsupported for attention where there is no class token, and for dynamic
+    where the family's positions forbid it.
     """
     height, width = _sides(encoder, size)
     if dynamic:  # off the native size, and with sides that no constant could be confused with
@@ -94,7 +96,8 @@ def features_graph(
 def settled(encoder: Encoder, sides: tuple[int, int] | None) -> nn.Module:
     """A copy of the encoder's module in float32 on the CPU; a ViT's positions are those of (H, W) for good.
 
-    sides: None where they are free; then timm's resizing of positions is written in operators that every runtime has.
+    sides: None where they are free; then positions are resized by operators that every runtime has. Raises Unsupported
+    where no graph can.
     """
     module = copy.deepcopy(encoder.module).to("cpu", torch.float32).eval()
     module.requires_grad_(False)
@@ -107,8 +110,8 @@ def settled(encoder: Encoder, sides: tuple[int, int] | None) -> nn.Module:
             resized = resize_positions(positions, old, new, rule_of(module))
         module.pos_embed = nn.Parameter(resized, requires_grad=False)
         module.patch_embed.grid_size = new
-    if sides is None and rule_of(module) == "timm":
-        keep_rule(module, "products")
+    if sides is None:
+        free_sides(module, encoder)
     return module
 
 

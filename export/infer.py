@@ -70,7 +70,7 @@ def features(photos: list[str], graph: Path) -> np.ndarray[Any, Any]:
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     if entry.name == "image":  # it resizes and normalises itself, one picture at a time
-        rows = [session.run(["pooled"], {"image": np.asarray(upright(photo))})[0] for photo in photos]
+        rows = [session.run(["pooled"], {"image": levels_of(photo, entry.shape[-1])})[0] for photo in photos]
         return np.concatenate(rows).astype(np.float32)
     transform = json.loads(session.get_modelmeta().custom_metadata_map["transform"])
     if isinstance(
@@ -87,6 +87,14 @@ def features(photos: list[str], graph: Path) -> np.ndarray[Any, Any]:
         pixels = np.stack([pixels_of(photo, **transform) for photo in photos[start : start + BATCH]])
         rows.append(session.run(["pooled"], {"pixels": pixels.astype(dtype)})[0])
     return np.concatenate(rows).astype(np.float32)
+
+
+def levels_of(photo: str, channels: int) -> np.ndarray[Any, Any]:
+    """(height, width, C) uint8: a photo as it is."""
+    if channels not in (1, 3):
+        raise ValueError(f"this graph takes {channels} channels, and photos have 1 or 3")
+    levels = np.asarray(upright(photo) if channels == 3 else upright(photo).convert("L"))
+    return levels if channels == 3 else levels[:, :, None]
 
 
 def pixels_of(

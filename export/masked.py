@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.card_specs import DecoderSpec
 from zoo.cells import kept_patches
 from zoo.decoders import Masks, kind
 from zoo.encoder import Encoder
@@ -89,16 +90,9 @@ def reconstruction_graph(encoder: Encoder) -> Graph:
     module = settled(encoder, sides)
     decoder = copy.deepcopy(decoder).to("cpu", torch.float32).eval().requires_grad_(False)
     grid = encoder.mask_grid(*sides)
-    how = kind(spec.kind)
-    masks = how.settle(
-        spec,
-        module,
-        draw_mask(spec.strategy, grid, batch_seeds(0, TRACED), spec.ratio),
-        None,
-        batch_seeds(0, TRACED),
-    )
+    masks = drawn_masks(encoder, TRACED)
     pixels = torch.zeros(TRACED, encoder.transform.channels, *sides)
-    inputs = {"pixels": pixels, **mask_inputs(encoder, masks)}
+    inputs = {"pixels": pixels, **mask_inputs(spec, module, masks)}
     traced: nn.Module
     if "visible" in inputs:
         traced = VisibleGraph(encoder, module, decoder, grid)
@@ -116,13 +110,20 @@ def reconstruction_graph(encoder: Encoder) -> Graph:
     return Graph(traced.eval(), inputs, ("predicted",), free)
 
 
-def mask_inputs(encoder: Encoder, masks: Masks) -> dict[str, Tensor]:
-    """Masks as the graph's inputs, in its order. All images hide equally many patches."""
+def drawn_masks(encoder: Encoder, count: int, ratio: float | None = None) -> Masks:
+    """Masks of so many images as the card has them, by the seeds 0, 1, …"""
     spec = encoder.card.decoder
     assert spec is not None
+    seeds, grid = batch_seeds(0, count), encoder.mask_grid(encoder.size, encoder.size)
+    hidden = draw_mask(spec.strategy, grid, seeds, spec.ratio if ratio is None else ratio)
+    return kind(spec.kind).settle(spec, encoder.module, hidden, spec.secondary, seeds)
+
+
+def mask_inputs(spec: DecoderSpec, module: nn.Module, masks: Masks) -> dict[str, Tensor]:
+    """Masks as the graph's inputs, in its order. All images hide equally many patches. module: the encoder's."""
     if spec.kind in ("simmim", "beit"):
         return {"hidden": masks.hidden}
-    if hasattr(encoder.module, "compact"):
+    if hasattr(module, "compact"):
         name, index = "kept", kept_patches(masks.hidden, masks.secondary)
         inputs = {"kept": index, "hidden": masks.hidden}
     else:

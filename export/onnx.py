@@ -39,7 +39,7 @@ from zoo.cards import read_card, render_card, write_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, ZooError, did_you_mean
 from zoo.export import gate, parity
-from zoo.export.drift import first_drift
+from zoo.export.drift import first_drift, first_masked_drift
 from zoo.export.folder import check_owner, model_of, write_script
 from zoo.export.graph import Graph, features_graph
 from zoo.export.limits import LIMITS, PREPARED
@@ -132,6 +132,7 @@ def reconstruction_to_onnx(encoder: Encoder, folder: str | Path, *, precision: P
         reconstruction_graph(encoder),
         precision,
         lambda file: gate.gate_masked(file, encoder, LIMITS[precision]),
+        drift=lambda file: first_masked_drift(file, encoder, precision),
     )
 
 
@@ -163,10 +164,12 @@ def published(
     folder.mkdir(parents=True, exist_ok=True)
     parity.forget(folder, name)
     model, layers = traced(graph)
+    sides, free = graph.inputs["pixels"].shape[-2:], len(graph.free["pixels"]) > 1
+    size = encoder.size if free or sides[0] != sides[1] else sides[0]
     with atomic_write(folder / name) as temporary:
         for way in ways(precision, model) if lower is None else [Way((), lower)]:
             lowered = finish(way.lower(model))
-            describe(lowered, encoder, precision, layers)
+            describe(lowered, encoder, precision, layers, size)
             temporary.write_bytes(lowered.SerializeToString())
             report = Parity(
                 encoder.card.name,
@@ -186,9 +189,11 @@ def published(
     return report
 
 
-def describe(model: onnx.ModelProto, encoder: Encoder, precision: str, layers: dict[str, str]) -> None:
-    """Write what the file is into its metadata."""
-    card, transform = render_card(encoder.card), asdict(encoder.transform)
+def describe(
+    model: onnx.ModelProto, encoder: Encoder, precision: str, layers: dict[str, str], size: int
+) -> None:
+    """Write what the file is into its metadata. size: of the squares that pictures are cut to for it."""
+    card, transform = render_card(encoder.card), asdict(encoder.transform) | {"size": size}
     facts = {
         "name": encoder.card.name,
         "card": card,

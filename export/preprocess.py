@@ -6,6 +6,7 @@ the centre is cut out and normalised (zoo/transforms.py). Axes: C channels, (H, 
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from zoo.errors import Unsupported
+from zoo.errors import Unsupported, WeightsError
 from zoo.transforms import Transform
 
 # Pillow's kernels as ONNX names them; it has no Lanczos.
@@ -22,6 +23,9 @@ _MODES: dict[str, dict[str, Any]] = {
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},
     "bilinear": {"mode": "linear"},
 }
+
+_PREFIX = "preprocess_"  # of what is added
+LEVELS = "levels"  # the crop, before it is normalised
 
 
 def with_preprocessing(model: onnx.ModelProto, transform: Transform, size: int) -> onnx.ModelProto:
@@ -45,6 +49,43 @@ def with_preprocessing(model: onnx.ModelProto, transform: Transform, size: int) 
     graph.initializer.extend(builder.constants)
     onnx.checker.check_model(model)
     return model
+
+
+def split(model: onnx.ModelProto, size: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """A graph of `with_preprocessing` in two: `image` -> `levels` (1, C, size, size) of 0 to 255; `pixels` on.
+
+    The second takes batches. Raises WeightsError for a graph without `levels`.
+    """
+    nodes = list(model.graph.node)
+    ends = [index for index, node in enumerate(nodes) if LEVELS in node.output]
+    if not ends:
+        raise WeightsError("this graph prepares pictures as an older zoo wrote it; export it again")
+    channels = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    before, after = onnx.ModelProto(), onnx.ModelProto()
+    before.CopyFrom(model)
+    after.CopyFrom(model)
+    levels = helper.make_tensor_value_info(LEVELS, TensorProto.FLOAT, [1, channels, size, size])
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", channels, size, size])
+    _replace(before, nodes[: ends[0] + 1], inputs=[model.graph.input[0]], outputs=[levels])
+    rest = [node for node in nodes if not node.name.startswith(_PREFIX)]
+    _replace(after, rest, inputs=[pixels, *model.graph.input[1:]], outputs=list(model.graph.output))
+    return before, after
+
+
+def _replace(
+    model: onnx.ModelProto,
+    nodes: list[onnx.NodeProto],
+    *,
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+) -> None:
+    """Another graph in the model's place, of its weights those that the nodes name."""
+    named = {name for node in nodes for name in node.input}
+    graph, weights = model.graph, [each for each in model.graph.initializer if each.name in named]
+    for field, values in (("node", nodes), ("input", inputs), ("output", outputs), ("initializer", weights)):
+        kept = copy.deepcopy(values)
+        graph.ClearField(field)
+        getattr(graph, field).extend(kept)
 
 
 class _Builder:
@@ -71,7 +112,8 @@ class _Builder:
         margin = self.add("Cast", self.add("Sub", wanted, self.of([size])), to=TensorProto.FLOAT)
         half = self.add("Round", self.add("Div", margin, self.of(np.array(2, np.float32))))
         start = self.add("Cast", half, to=TensorProto.INT64)
-        x = self.add("Slice", x, start, self.add("Add", start, self.of([size])), self.of([2, 3]))
+        end = self.add("Add", start, self.of([size]))
+        x = self.add("Slice", x, start, end, self.of([2, 3]), output=LEVELS)
         x = self.add("Div", x, self.of(np.array(255, np.float32)))
         mean, std = (
             self.of(np.array(values, np.float32).reshape(1, channels, 1, 1))
@@ -91,13 +133,13 @@ class _Builder:
         return self.add("Clip", self.add("Round", x), low, high)
 
     def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"preprocess_{len(self.nodes)}"
-        name = f"preprocess_{operator}_{len(self.nodes)}"
+        output = output or f"{_PREFIX}{len(self.nodes)}"
+        name = f"{_PREFIX}{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [output], name=name, **attributes))
         return output
 
     def of(self, value: list[int] | NDArray[np.float32]) -> str:
-        name = f"preprocess_constant_{len(self.constants)}"
+        name = f"{_PREFIX}constant_{len(self.constants)}"
         array = np.array(value, np.int64) if isinstance(value, list) else value
         self.constants.append(numpy_helper.from_array(array, name))
         return name

@@ -6,72 +6,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-import torch
 from torch import Tensor, nn
 
-from zoo.errors import SizeError, Unsupported, WeightsError
-from zoo.export.session import open_session
+from zoo.card_specs import DecoderSpec
+from zoo.decoders import Masks
+from zoo.errors import Unsupported, WeightsError
+from zoo.export.masked import mask_inputs
+from zoo.export.opened import OpenedGraph
 from zoo.features import Features
-from zoo.files import sha256
 from zoo.patches import grid_of
 
 
-class GraphModule(nn.Module):
-    """pixels (B, C, H, W) -> pooled (B, D), and the graph's other outputs by name; its weights are not torch's.
+class GraphModule(OpenedGraph):
+    """pixels (B, C, H, W) -> pooled (B, D), and the graph's other outputs by name.
 
-    `facts` is the file's metadata (zoo/export/onnx.py). The one buffer is the file's sha256, which tells the features
-    of different graphs apart. Raises WeightsError for a graph that `zoo export` did not write, Unsupported for one
-    that takes whole pictures.
+    Raises WeightsError for a graph that `zoo export` did not write.
     """
 
-    sha256: Tensor
-
     def __init__(self, file: Path, providers: Sequence[str] | None = None) -> None:
-        super().__init__()
-        self.file, self.providers = file, providers
-        self.session = open_session(file, providers)
-        self.facts: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        widths = {output.name: output.shape[-1] for output in self.session.get_outputs()}
-        entry = self.session.get_inputs()[0]
-        if entry.name == "image":
-            raise Unsupported(
-                f"{file} resizes pictures itself, one at a time (exported with --preprocess), and an encoder needs a "
-                "graph of pixels; infer.py beside it runs it, or export without --preprocess"
-            )
-        if "card" not in self.facts or "pooled" not in widths:
-            raise WeightsError(f"{file} was not written by `zoo export`, or by an older one; export it again")
-        self.outputs = tuple(widths)
-        self.num_features = int(widths["pooled"])
-        self.sides = entry.shape[-2:]  # an int where the graph takes nothing else
-        self.dtype = torch.float16 if entry.type == "tensor(float16)" else torch.float32
-        self.register_buffer("sha256", torch.tensor(list(bytes.fromhex(sha256(file))), dtype=torch.uint8))
-
-    @property
-    def provider(self) -> str:
-        """What really computes, as in CPUExecutionProvider."""
-        return str(self.session.get_providers()[0])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Opened anew where it is unpacked: a session cannot travel, and its file is where the images are."""
-        return GraphModule, (self.file, self.providers)
+        super().__init__(file, providers)
+        if "pooled" not in self.widths:
+            raise WeightsError(f"{file} gives no pooled features; `zoo export` writes graphs that do")
+        self.outputs = tuple(self.widths)
+        self.num_features = int(self.widths["pooled"])
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.run(pixels, ["pooled"])[0]
 
-    def run(self, pixels: Tensor, names: Sequence[str]) -> list[Tensor]:
-        """The named outputs, float32. Raises SizeError for a size the graph cannot take."""
-        self.check_size(pixels.shape[-2:])
-        fed = pixels.detach().to("cpu", self.dtype).contiguous().numpy()
-        return [torch.from_numpy(array) for array in self.session.run(list(names), {"pixels": fed})]
 
-    def check_size(self, sides: Sequence[int]) -> None:
-        """Raises SizeError, naming what it takes, where the graph cannot take images of (H, W) pixels."""
-        if any(isinstance(own, int) and own != side for own, side in zip(self.sides, sides, strict=True)):
-            given, own = ("×".join(map(str, pair)) for pair in (sides, self.sides))
-            raise SizeError(
-                f"{given} pixels, where {self.file.name} takes {own} and nothing else; "
-                "`zoo export --dynamic` makes a graph of any size"
-            )
+class MaskedModule(OpenedGraph):
+    """pixels and a mask -> the decoder's patches: a graph of zoo/export/masked.py."""
+
+    otherwise = "its decoder is of one size; zoo.load reconstructs at others"
+
+    def __init__(self, file: Path, providers: Sequence[str] | None = None) -> None:
+        super().__init__(file, providers)
+        if "kept" in self.inputs:
+            self.compact = True  # by which zoo/decoders/ummae.py tells a pyramid
+
+    def predict(self, spec: DecoderSpec, pixels: Tensor, masks: Masks) -> Tensor:
+        """(B, N, P*P*C). All images hide equally many patches."""
+        return self.run(pixels, ["predicted"], mask_inputs(spec, self, masks))[0]
 
 
 class GraphFamily:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
 
 import torch
+from torch import Tensor
 
-from zoo.cards import README, ModelCard, parse_card, read_card
+from zoo.cards import README, DecoderSpec, ModelCard, parse_card, read_card
+from zoo.decoders import Masks
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, WeightsError
 from zoo.export import parity
 from zoo.export.folder import export_folder, graph_file, unlike_features
-from zoo.export.running import GraphFamily, GraphModule
+from zoo.export.opened import OpenedGraph
+from zoo.export.prepared import GraphTransform
+from zoo.export.running import GraphFamily, GraphModule, MaskedModule
 
 
 class OnnxEncoder(Encoder):
@@ -27,7 +31,8 @@ class OnnxEncoder(Encoder):
 
     providers: what computes, in order of preference, as in ("cuda", "cpu"); None: cuda where there is one, else cpu.
     precision: fp32, fp16 or int8; None: the most exact that is there. size: pixels of the evaluation crop; None: the
-    graph's own, or the card's where it takes any.
+    graph's own, or the card's where it takes any. A graph that prepares pictures resizes and crops them here too, and
+    reconstruct.onnx beside it reconstructs.
     What the graph lacks raises Unsupported, naming the flag of `zoo export` that adds it.
     Raises Unsupported (no graph, no such provider), WeightsError (a graph that is not its card's), SizeError.
 
@@ -54,6 +59,8 @@ class OnnxEncoder(Encoder):
             graph.check_size((size, size))
             card = dataclasses.replace(card, transform=dataclasses.replace(card.transform, size=size))
         super().__init__(card, graph, through=GraphFamily(card.name, int(graph.facts["stride"])))
+        if graph.prepares is not None:
+            self.transform = GraphTransform(self.transform, graph.prepares)
 
     def __repr__(self) -> str:
         graph = self.module
@@ -77,14 +84,33 @@ class OnnxEncoder(Encoder):
             "OnnxEncoder(folder, providers=('cuda',), precision='fp16') opens another"
         )
 
-    def _decoder(self) -> NoReturn:
-        raise Unsupported(
-            f"{self.module.file.name} of {self.card.name} holds the encoder alone, so it cannot reconstruct; "
-            f"zoo.load({self.card.name!r}) does"
-        )
+    @cached_property
+    def _reconstructs(self) -> MaskedModule:
+        """The graph of encoder and decoder, opened when it is first asked for. Raises Unsupported, WeightsError."""
+        file = self.module.file.with_name(self.module.file.name.replace("model", "reconstruct", 1))
+        if not file.is_file():
+            precision = self.module.facts["precision"]
+            raise Unsupported(
+                f"{file.parent} holds no {file.name}, so it cannot reconstruct; "
+                f"`zoo export {self.card.name} --to onnx --precision {precision} --out {file.parent}` writes it"
+            )
+        graph = MaskedModule(file, self.module.providers)
+        _checked_card(graph)
+        if graph.facts["weights_sha256"] != self.module.facts["weights_sha256"]:
+            raise WeightsError(f"{file} is of other weights than {self.module.file.name}; export both again")
+        return graph
+
+    def _masked(self) -> MaskedModule:
+        return self._reconstructs
+
+    def _predicted(self, pixels: Tensor, masks: Masks) -> Tensor:
+        return self._reconstructs.predict(self._spec(), pixels, masks)
+
+    def _spec(self) -> DecoderSpec:
+        return super()._spec() if self.card.decoder is None else self.card.decoder
 
 
-def _checked_card(graph: GraphModule) -> ModelCard:
+def _checked_card(graph: OpenedGraph) -> ModelCard:
     """The card in the graph's metadata. Raises WeightsError where folder and graph are not of one export."""
     text, folder = graph.facts["card"], graph.file.parent
     if sha256(text.encode()).hexdigest() != graph.facts["card_sha256"]:

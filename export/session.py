@@ -25,11 +25,14 @@ _FATAL = 4  # of ONNX Runtime's severities: at a lower one it prints a page for 
 
 
 def open_session(
-    file: Path, providers: Sequence[str] | None = None, threads: int | None = None
+    file: Path,
+    providers: Sequence[str] | None = None,
+    threads: int | None = None,
+    content: bytes | None = None,
 ) -> ort.InferenceSession:
     """A session on the first of `providers` that really runs here; None: cuda where torch sees one, else cpu.
 
-    threads: within one operator; None: as many as torch uses.
+    threads: within one operator; None: as many as torch uses. content: a graph made of the file, to be opened instead.
     Raises Unsupported where none of the providers runs, WeightsError for a file that is no graph.
     """
     chosen = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
@@ -41,7 +44,7 @@ def open_session(
     # Between two calls the threads sleep instead of taking the processor from those that decode the next pictures.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        session = ort.InferenceSession(str(file), options, providers=offered or [PROVIDERS["cpu"]])
+        session = ort.InferenceSession(content or str(file), options, providers=offered or [PROVIDERS["cpu"]])
     except Exception as error:  # its nine types of error have no other base
         reason = str(error).partition("\n")[0]
         raise WeightsError(

@@ -87,13 +87,13 @@ def _check_free(model: onnx.ModelProto, graph: Graph) -> None:
 
 
 def _layers(model: onnx.ModelProto) -> dict[str, str]:
-    """module name -> the last tensor that a node inside the module makes."""
+    """module name -> the last tensor that a node inside the module makes; a decoder's as decoder.NAME."""
     found: dict[str, str] = {}
     for node in model.graph.node:
         for entry in node.metadata_props:
             if entry.key == _SCOPES:
                 for scope in ast.literal_eval(entry.value)[:-1]:
-                    if scope.startswith("module."):
+                    if scope.startswith(("module.", "decoder.")):
                         found[scope.removeprefix("module.")] = node.output[0]
     return found
 

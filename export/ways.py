@@ -19,7 +19,10 @@ from zoo.encoder import Encoder
 from zoo.errors import Unsupported
 from zoo.export import quantize
 from zoo.export.folder import GRAPHS
+from zoo.export.gate import gate
 from zoo.export.graph import features_graph
+from zoo.export.limits import LIMITS
+from zoo.export.onnx import describe
 from zoo.export.session import open_session
 from zoo.export.tracing import traced
 from zoo.features import Features
@@ -42,10 +45,20 @@ class Way:
 
 
 def graphs(encoder: Encoder, folder: Path) -> None:
-    """Write model.onnx and model_int8.onnx, as `zoo export` does, but for its gate. Raises Unsupported."""
-    model, _ = traced(features_graph(encoder))
+    """Write model.onnx, and model_int8.onnx as `zoo export` does: by the first way that its gate passes, if any.
+
+    Raises Unsupported where the encoder cannot be traced or quantised.
+    """
+    model, layers = traced(features_graph(encoder))
     onnx.save(model, folder / GRAPHS["fp32"])
-    onnx.save(quantize.ways("int8", model)[0].lower(model), folder / GRAPHS["int8"])
+    file = folder / GRAPHS["int8"]
+    for way in quantize.ways("int8", model):
+        lowered = way.lower(model)
+        describe(lowered, encoder, "int8", layers, encoder.size)
+        onnx.save(lowered, file)
+        if all(check.passed for check in gate(file, encoder, LIMITS["int8"])):
+            return
+    file.unlink()
 
 
 def opened(name: str, encoder: Encoder, folder: Path, threads: int) -> Way:
@@ -58,6 +71,8 @@ def opened(name: str, encoder: Encoder, folder: Path, threads: int) -> Way:
     if name == OPENVINO:
         return Way(name, _openvino(folder / GRAPHS["fp32"], threads), ("openvino", folder / GRAPHS["fp32"]))
     file = folder / GRAPHS["fp32" if name == FP32 else "int8"]
+    if not file.is_file():
+        raise Unsupported("none passes the gate of `zoo export`")
     session = open_session(file, ("cpu",), threads)
 
     def run(pixels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.batches import Batch, Images, to_batches
-from zoo.decoders import kind
+from zoo.decoders import Masks, kind
 from zoo.errors import SizeError, Unsupported
 from zoo.families import Family, family
 from zoo.features import Features, join
@@ -175,15 +175,14 @@ class Encoder:
         what was used. Image i of a batch is masked by seed + i. secondary: share of the visible patches to hide on top.
         Raises Unsupported where the model has no decoder, MaskError for an impossible mask.
         """
-        spec, decoder = self._decoder()
+        spec = self._spec()
         how = kind(spec.kind)
         pixels = self._one_batch(images, fit, size).pixels.to(self.device)
         hidden, seeds = self._mask(mask, strategy, ratio, pixels, seed), batch_seeds(seed, len(pixels))
-        masks = how.settle(spec, self.module, hidden, secondary, seeds).to(self.device)
+        masks = how.settle(spec, self._masked(), hidden, secondary, seeds).to(self.device)
 
         def predict(rows: Tensor, _: Tensor) -> Tensor:
-            seen = self._moved(pixels[rows])
-            return how.predict(self.family, self.module, decoder, seen, masks.rows(rows))
+            return self._predicted(pixels[rows], masks.rows(rows))
 
         predicted = by_visible_count(masks.hidden, predict).float()
         return reconstruction(
@@ -198,29 +197,40 @@ class Encoder:
 
     def mask_grid(self, height: int, width: int) -> tuple[int, int]:
         """The grid (h, w) a mask of an image of height × width pixels lives on."""
-        return grid_of(height, width, self._decoder()[0].mask_patch)
+        return grid_of(height, width, self._spec().mask_patch)
 
     def _mask(
         self, mask: object, strategy: str | None, ratio: float | None, pixels: Tensor, seed: int
     ) -> Tensor:
         """The given mask checked, or one drawn: by the card's strategy and ratio where nothing else is asked."""
-        (spec, _), count = self._decoder(), len(pixels)
+        spec, count = self._spec(), len(pixels)
         grid = self.mask_grid(*pixels.shape[-2:])
         if mask is not None:
             return as_mask(mask, grid, count)
         chosen = strategy or spec.strategy
-        kind(spec.kind).check_strategy(spec, self.module, chosen)
+        kind(spec.kind).check_strategy(spec, self._masked(), chosen)
         if ratio is None:
             ratio = spec.ratio if chosen == spec.strategy else DEFAULT_RATIO.get(chosen)
         return draw_mask(chosen, grid, batch_seeds(seed, count), ratio)
 
-    def _decoder(self) -> tuple[DecoderSpec, nn.Module]:
+    def _masked(self) -> nn.Module:
+        """What encodes masked images."""
+        return self.module
+
+    def _predicted(self, pixels: Tensor, masks: Masks) -> Tensor:
+        """The decoder's pixels of every patch, (B, N, P*P*C), of images that hide equally many."""
+        assert self.decoder is not None  # `_spec` has seen to it
+        how = kind(self._spec().kind)
+        return how.predict(self.family, self.module, self.decoder, self._moved(pixels), masks)
+
+    def _spec(self) -> DecoderSpec:
+        """What the card says of the decoder. Raises Unsupported where there is none."""
         if self.decoder is None or self.card.decoder is None:
             others = "zoo.list_models(kind='generative') names models that can"
             if (channels := self.transform.channels) != 3:
                 others = f"decoders predict 3 channels, and this encoder takes {channels}: load it without in_chans"
             raise Unsupported(f"{self.card.name} has no decoder, so it cannot reconstruct; {others}")
-        return self.card.decoder, self.decoder
+        return self.card.decoder
 
     def _features(self, pixels: Tensor) -> Features:
         return join([self.forward_features(chunk) for chunk in self._chunks(pixels)])

@@ -6,8 +6,9 @@ The rules, by the names of a card's `interpolation`:
   dinov2    the same; DINOv2's own without registers
   bicubic   bicubic, to the size (MAE, MSN, DeiT)
   beit      likewise; relative positions by a cubic spline where timm's are piecewise linear (BEiT, SimMIM, data2vec)
-and by no card's:
-  products  timm's, as two products with matrices: for exported graphs, since TensorRT cannot antialias
+and by no card's, for exported graphs of any size:
+  products       timm's, as two products with matrices, since TensorRT cannot antialias
+  dino products  dino's likewise, whose factor would else be that of the size the graph was traced at
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 Grid = tuple[int, int]
+
+# The rule that does the same where the new grid is any.
+IN_GRAPHS = {"timm": "products", "dino": "dino products", "dinov2": "dino products"}
 
 # Where a module keeps its card's rule. A plain timm module has none and follows timm's.
 _RULE = "zoo_interpolation"
@@ -50,28 +54,69 @@ def resize_positions(stored: Tensor, old: Grid, new: Grid, rule: str) -> Tensor:
     if rule in ("dino", "dinov2"):
         factor = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
         moved = F.interpolate(grid, scale_factor=factor, mode="bicubic")
-    elif rule == "products":
-        rows, columns = (_antialiased(was, now, grid) for was, now in zip(old, new, strict=True))
-        moved = rows @ grid @ columns.T
+    elif rule in IN_GRAPHS.values():
+        rows, columns = (_centres(now, grid) for now in new)
+        down, across = (_antialiased if rule == "products" else _shifted)(old, rows, columns)
+        moved = down @ grid @ across.T
     else:
         moved = F.interpolate(grid, size=new, mode="bicubic")
     patches = moved.flatten(2).transpose(1, 2).to(stored.dtype)
     return torch.cat([stored[:, :prefix], patches], dim=1)
 
 
-def _antialiased(old: int, new: int, like: Tensor) -> Tensor:
-    """The matrix (new, old) of antialiased bicubic resizing along one side; of any length `new` in a traced graph.
+def _centres(count: int, like: Tensor) -> Tensor:
+    """0.5, 1.5, …: where the positions of a side lie, of any count in a traced graph. On like's device."""
+    return torch.arange(count, device=like.device, dtype=like.dtype) + 0.5
+
+
+def _length(centres: Tensor) -> Tensor:
+    """How many they are, as a number that the graph computes."""
+    return torch.ones_like(centres).sum()
+
+
+def _antialiased(old: Grid, rows: Tensor, columns: Tensor) -> list[Tensor]:
+    """The matrices (new, old) of antialiased bicubic resizing along both sides.
 
     The weights are Keys' cubic kernel with a = -1/2, stretched by old / new where that shrinks, its mass within the
-    side made 1. On like's device.
+    side made 1.
     """
-    centres = torch.arange(new, device=like.device, dtype=like.dtype) + 0.5
-    scale = old / torch.ones_like(centres).sum()
-    asked, given = centres * scale, torch.arange(old, device=like.device, dtype=like.dtype) + 0.5
-    x = ((given - asked[:, None]) / scale.clamp(min=1)).abs()
-    near, far = 1 + x * x * (1.5 * x - 2.5), 2 + x * (x * (2.5 - 0.5 * x) - 4)
-    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-    return weights / weights.sum(dim=1, keepdim=True)
+    matrices = []
+    for side, centres in zip(old, (rows, columns), strict=True):
+        scale = side / _length(centres)
+        apart = (_centres(side, centres) - centres[:, None] * scale) / scale.clamp(min=1)
+        weights = _keys(apart, -0.5)
+        matrices.append(weights / weights.sum(dim=1, keepdim=True))
+    return matrices
+
+
+def _shifted(old: Grid, rows: Tensor, columns: Tensor) -> list[Tensor]:
+    """The matrices (new, old) of bicubic resizing by (new + 0.1) / old; ones on the diagonal where new is old.
+
+    The weights are Keys' with a = -3/4, torch's, and beyond the border lies what lies at it.
+    """
+    lengths = [_length(each) for each in (rows, columns)]
+    native = (lengths[0] == old[0]) & (lengths[1] == old[1])
+    added = torch.where(native, torch.zeros_like(lengths[0]), torch.full_like(lengths[0], 0.1))
+    matrices = []
+    for side, centres, length in zip(old, (rows, columns), lengths, strict=True):
+        asked = centres * (side / (length + added)) - 0.5
+        taps = asked.floor()[:, None] + torch.arange(
+            -1, 3, device=asked.device, dtype=asked.dtype
+        )  # (new, 4)
+        weights = _keys(asked[:, None] - taps, -0.75)
+        seen = taps.clamp(0, side - 1)[..., None] == torch.arange(
+            side, device=asked.device, dtype=asked.dtype
+        )
+        matrices.append((weights[..., None] * seen.to(asked.dtype)).sum(dim=1))
+    return matrices
+
+
+def _keys(x: Tensor, a: float) -> Tensor:
+    """Keys' cubic kernel at x (IEEE TASSP 29, 1981, eq. 4 with any a)."""
+    x = x.abs()
+    near = 1 + x * x * ((a + 2) * x - (a + 3))
+    far = a * (x * (x * (x - 5) + 8) - 4)
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def resized_positions(stored: Tensor, module: nn.Module, interpolation: str) -> Tensor:

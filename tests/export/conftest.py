@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from smallest import FAMILIES
 
-from zoo.cards import ModelCard, TransformSpec
+from zoo.cards import DecoderSpec, ModelCard, TransformSpec
 from zoo.encoder import Encoder
 from zoo.export.onnx import to_onnx
 from zoo.loading import build
@@ -45,3 +48,29 @@ def plain(torchs: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     to_onnx(torchs, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small(randomise: Callable[..., None]) -> Callable[..., Encoder]:
+    """A small encoder of a family with every weight at random."""
+
+    def make(family: str, decoder: DecoderSpec | None = None, **other: Any) -> Encoder:
+        said = {"pooling": "token", "architecture": "vit_tiny_patch16_224", **FAMILIES[family], **other}
+        card = ModelCard(
+            name=f"small_{family}",
+            licence="apache-2.0",
+            method="test",
+            kind="generative" if decoder else "discriminative",
+            family=family,
+            parameters=1,
+            transform=TransformSpec(size=64, crop_pct=0.875),
+            decoder=decoder,
+            **said,
+        )
+        module, head = build(card)
+        for part in (module, head):
+            if part is not None:
+                randomise(part.eval())
+        return Encoder(card, module, head)
+
+    return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from zoo.cli import main
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported
-from zoo.export import bench, ways
+from zoo.export import bench, quantize, ways
 from zoo.export.memory import peak_mebibytes
 from zoo.export.ways import Way
 
@@ -76,6 +77,35 @@ def test_the_command_times_what_there_is(
             assert f"{rows[way, batch]['milliseconds']:.1f}" in told
     peaks = {way: rows[way, 1]["peak_mebibytes"] for way in (ways.EAGER, ways.FP32)}
     assert 20 < peaks[ways.FP32] < peaks[ways.EAGER] < 5000  # a graph's process holds no torch
+
+
+def test_the_int8_that_is_timed_is_the_one_that_passes(
+    torchs: Encoder, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(plain / "model.onnx")
+    good = quantize.ways("int8", model)[0]
+
+    def spoilt(given: onnx.ModelProto) -> onnx.ModelProto:
+        lowered = good.lower(given)
+        norm = next(node for node in lowered.graph.node if node.op_type == "LayerNormalization")
+        norm.op_type = "Identity"
+        del norm.input[1:], norm.attribute[:]
+        return lowered
+
+    bad = quantize.Way((), spoilt)
+    monkeypatch.setattr(ways, "traced", lambda graph: (model, {}))
+    monkeypatch.setattr(quantize, "ways", lambda precision, given: [bad, good])
+    ways.graphs(torchs, tmp_path)
+    ways.opened(ways.INT8, torchs, tmp_path, 1)
+    kept, whole = (
+        sum(node.op_type == "LayerNormalization" for node in onnx.load(file).graph.node)
+        for file in (tmp_path / "model_int8.onnx", plain / "model.onnx")
+    )
+    assert kept == whole
+    monkeypatch.setattr(quantize, "ways", lambda precision, given: [bad])
+    ways.graphs(torchs, tmp_path)
+    with pytest.raises(Unsupported, match="none passes the gate"):
+        ways.opened(ways.INT8, torchs, tmp_path, 1)
 
 
 def test_a_process_that_fails_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,87 +11,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from PIL import Image
+from smallest import FAMILIES, VIT
 
-from zoo.cards import DecoderSpec, ModelCard, TransformSpec, read_card
+from zoo.cards import read_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, ZooError
 from zoo.export import Parity, reconstruction_to_onnx, to_onnx
 from zoo.export import onnx as exporting
-from zoo.export.gate import Exported, nearest
-from zoo.export.masked import mask_inputs
+from zoo.export.gate import nearest
 from zoo.export.parity import read
-from zoo.export.pictures import gate_pictures
 from zoo.families import names
-from zoo.loading import build
-from zoo.masking import batch_seeds, draw_mask
-
-VIT = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 64}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "vit": {"arguments": VIT},
-    "beit": {"architecture": "beit_base_patch16_224", "arguments": VIT},
-    "eva": {
-        "architecture": "vit_small_patch16_dinov3_qkvb",
-        "arguments": {"depth": 2, "embed_dim": 48, "num_heads": 3},
-    },
-    "xcit": {
-        "architecture": "xcit_nano_12_p16_224",
-        "arguments": {"depth": 2, "embed_dim": 48, "num_heads": 3},
-    },
-    "resnet": {
-        "architecture": "resnet50",
-        "arguments": {"layers": [1, 1, 1, 1]},
-        "pooling": "avg",
-    },
-    "swin": {
-        "architecture": "swin_tiny_patch4_window7_224",
-        "arguments": {
-            "img_size": 64,
-            "depths": [1, 2, 1, 1],
-            "embed_dim": 8,
-            "num_heads": [1, 2, 2, 4],
-            "window_size": 4,
-        },
-        "pooling": "avg",
-    },
-    "pvt": {
-        "architecture": "ssl_zoo_pvt_small",
-        "arguments": {
-            "img_size": 64,
-            "embed_dims": [8, 16, 32, 64],
-            "depths": [1, 1, 1, 1],
-            "num_heads": [1, 2, 2, 4],
-            "mlp_ratios": [2, 2, 2, 2],
-        },
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def small(randomise: Callable[..., None]) -> Callable[..., Encoder]:
-    """A small encoder of a family with every weight at random."""
-
-    def make(family: str, decoder: DecoderSpec | None = None, **other: Any) -> Encoder:
-        said = {"pooling": "token", "architecture": "vit_tiny_patch16_224", **FAMILIES[family], **other}
-        card = ModelCard(
-            name=f"small_{family}",
-            licence="apache-2.0",
-            method="test",
-            kind="generative" if decoder else "discriminative",
-            family=family,
-            parameters=1,
-            transform=TransformSpec(size=64, crop_pct=0.875),
-            decoder=decoder,
-            **said,
-        )
-        module, head = build(card)
-        for part in (module, head):
-            if part is not None:
-                randomise(part.eval())
-        return Encoder(card, module, head)
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +163,22 @@ def test_free_sides(vit: tuple[Encoder, Path, Parity], tmp_path: Path) -> None:
     assert {check.on.split(",")[0] for check in report.checks} == {"64×64", "224×224", "160×320"}
 
 
+@pytest.mark.parametrize(("family", "rule"), [("vit", "dino"), ("vit", "bicubic"), ("eva", "timm")])
+def test_free_sides_by_every_rule_of_positions(
+    family: str, rule: str, small: Callable[..., Encoder], tmp_path: Path
+) -> None:
+    report = to_onnx(small(family, interpolation=rule), tmp_path, dynamic=True)
+    assert {check.on.split(",")[0] for check in report.checks} == {"64×64", "224×224", "160×320"}
+    assert all(check.value < 5e-5 for check in report.checks if check.what == "max-abs")
+
+
+def test_free_sides_of_a_beit_are_refused_with_the_way_out(
+    small: Callable[..., Encoder], tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match=r"searched for each size.* --size 64"):
+        to_onnx(small("beit"), tmp_path, dynamic=True)
+
+
 def test_the_graph_prepares_pictures_as_the_transform_does(
     vit: tuple[Encoder, Path, Parity], tmp_path: Path
 ) -> None:
@@ -245,39 +190,6 @@ def test_the_graph_prepares_pictures_as_the_transform_does(
     (pooled,) = session.run(["pooled"], {"image": noise})
     expected = encoder(Image.fromarray(noise)).pooled.numpy()  # type: ignore[union-attr]
     assert np.abs(pooled - expected).max() < 0.02 * np.abs(expected).max()
-
-
-MAE = DecoderSpec(
-    kind="mae", width=32, depth=1, heads=4, patch=16, mask_patch=16, normalised_targets=False, ratio=0.75
-)
-SIMMIM = DecoderSpec(kind="simmim", patch=32, mask_patch=32, normalised_targets=False, ratio=0.5)
-UMMAE = dataclasses.replace(MAE, kind="ummae", strategy="uniform", secondary=0.25)
-MASKED = {
-    "MAE on a ViT": ("vit", MAE, {}),
-    "UM-MAE on a PVT": ("pvt", UMMAE, {"architecture": "ssl_zoo_ummae_pvt_micro", "pooling": "avg"}),
-    "SimMIM on a Swin": ("swin", SIMMIM, {}),
-}
-
-
-@pytest.mark.parametrize("name", MASKED)
-def test_reconstructions_repeat_the_encoder(name: str, small: Callable[..., Encoder], tmp_path: Path) -> None:
-    family, spec, other = MASKED[name]
-    encoder = small(family, spec, **other)
-    report = reconstruction_to_onnx(encoder, tmp_path)
-    assert report.passed
-    pictures = list(gate_pictures()[:3])
-    seeds = batch_seeds(5, 3)
-    drawn = draw_mask(spec.strategy, encoder.mask_grid(64, 64), seeds, spec.ratio)
-    expected = encoder.reconstruct(pictures, seed=5)
-    masks = exporting.gate.kind(spec.kind).settle(spec, encoder.module, drawn, None, seeds)
-    inputs = {key: each.numpy() for key, each in mask_inputs(encoder, masks).items()}
-    exported = Exported(tmp_path / "reconstruct.onnx")
-    pixels = torch.stack([encoder.transform(picture) for picture in pictures]).numpy()
-    predicted = torch.from_numpy(exported.run(pixels=pixels, **inputs)["predicted"])
-    from zoo.patches import unpatchify
-
-    picture = encoder.transform.denormalise(unpatchify(predicted, spec.mask_patch, encoder.mask_grid(64, 64)))
-    torch.testing.assert_close(picture.clamp(0, 1), expected.predicted, atol=1e-4, rtol=0)
 
 
 def test_nearest_is_the_other_row_of_the_largest_cosine() -> None:

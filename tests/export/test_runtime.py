@@ -7,6 +7,8 @@ import json
 import logging
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -110,6 +113,65 @@ def test_a_graph_of_another_size_evaluates_at_its_own(torchs: Encoder, tmp_path:
     same(onnxs(PHOTOS), torchs(PHOTOS, size=32))
     found = infer.features(PHOTOS, tmp_path / "model.onnx")
     torch.testing.assert_close(torch.from_numpy(found), onnxs(PHOTOS).pooled, atol=2e-5, rtol=1e-4)
+
+
+# A graph that prepares pictures itself
+
+
+@pytest.fixture(scope="module")
+def preparing(torchs: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its export for pictures as they are, cut to another size than the card's, with attention."""
+    folder = tmp_path_factory.mktemp("preparing")
+    to_onnx(torchs, folder, preprocess=True, size=48, attention=True)
+    return folder
+
+
+def test_a_graph_that_prepares_pictures_is_an_encoder_too(torchs: Encoder, preparing: Path) -> None:
+    onnxs = OnnxEncoder(preparing)
+    assert onnxs.size == onnxs.transform.size == 48
+    found, expected = onnxs(PHOTOS), torchs(PHOTOS, size=48)
+    assert found.grid == expected.grid == (3, 3)
+    for output in ("pooled", "cls", "patches"):
+        alike = torch.cosine_similarity(getattr(found, output), getattr(expected, output), dim=-1)
+        assert alike.min() > 0.999, output
+    torch.testing.assert_close(onnxs.attention(PHOTOS), torchs.attention(PHOTOS, size=48), atol=0.01, rtol=0)
+    pixels = torch.rand(3, 3, 48, 48)  # tensors are only normalised, as everywhere
+    same(onnxs(pixels), torchs(pixels))
+    there = pickle.loads(pickle.dumps(onnxs))
+    assert torch.equal(there(PHOTOS[0]).pooled, found.pooled[:1])
+
+
+def test_its_own_nodes_resize_and_crop(preparing: Path) -> None:
+    """Not Pillow: what the whole graph gives for a picture is what the encoder gives, to rounding."""
+    onnxs = OnnxEncoder(preparing)
+    session = onnxruntime.InferenceSession(str(preparing / "model.onnx"), providers=["CPUExecutionProvider"])
+    for photo in PHOTOS[:3]:
+        (whole,) = session.run(["pooled"], {"image": np.asarray(Image.open(photo).convert("RGB"))})
+        np.testing.assert_allclose(onnxs(photo).pooled, whole, atol=2e-5, rtol=1e-4)
+
+
+def test_infer_py_runs_a_graph_that_prepares_pictures(preparing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.npy"
+    done = subprocess.run(
+        [sys.executable, preparing / "infer.py", *PHOTOS, "--out", out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(out), OnnxEncoder(preparing)(PHOTOS).pooled, atol=2e-5, rtol=1e-4)
+
+
+def test_its_size_is_its_only_one(preparing: Path, labelled: Path) -> None:
+    onnxs = OnnxEncoder(preparing)
+    with pytest.raises(SizeError, match="cuts pictures to 48×48 itself; export it without --preprocess"):
+        onnxs(PHOTOS[0], size=64)
+    with pytest.raises(Unsupported, match="none goes through it whole"):
+        onnxs(PHOTOS[0], fit="whole")
+    paths, _, arrays = extract(onnxs, labelled)
+    np.testing.assert_allclose(
+        arrays["pooled"], onnxs([str(labelled / path) for path in paths]).pooled, atol=2e-5
+    )
 
 
 # What the graph lacks

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from zoo.families import vit
-from zoo.resizing import resize_distances, resize_positions, resized_positions
+from zoo.resizing import IN_GRAPHS, resize_distances, resize_positions, resized_positions
 
 Draw = Callable[..., None]
 
@@ -68,6 +68,15 @@ def test_products_are_timms_antialiased_resizing(old: tuple[int, int], new: tupl
     found, expected = (resize_positions(stored, old, new, rule) for rule in ("products", "timm"))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(resize_positions(stored, old, new, "bicubic"), expected, atol=0.1)
+
+
+@pytest.mark.parametrize("new", [(8, 8), (14, 14), (8, 9), (10, 20), (3, 1)])
+def test_other_products_are_the_authors_resizing(new: tuple[int, int]) -> None:
+    """At the native grid too, where nothing is resized and a graph of any size has no branch."""
+    stored = torch.randn(1, 1 + 64, 5, generator=torch.Generator().manual_seed(0))
+    for rule in ("dino", "dinov2"):
+        found, expected = (resize_positions(stored, (8, 8), new, each) for each in (IN_GRAPHS[rule], rule))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_is_done_at_the_native_grid() -> None:
