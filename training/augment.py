@@ -23,6 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Transform = Callable[[Tensor], Tensor]
+Part = Literal["flip", "colour", "grey", "blur", "solarise"]
 
 
 def seeded(transform: Transform, image: Tensor, generator: Generator) -> Tensor:
@@ -110,12 +111,28 @@ def solarise(probability: float) -> list[Transform]:
     return [v2.RandomSolarize(threshold=128, p=probability)]
 
 
-def two_globals(size: int, scale: tuple[float, float]) -> tuple[Transform, Transform]:
+def without(
+    removed: Sequence[Part],
+    crop_flip: Sequence[Transform],
+    colours: Sequence[Transform],
+    blurred: Sequence[Transform],
+    solarised: Sequence[Transform] = (),
+) -> list[Transform]:
+    """The steps of a view in their order, some of them removed, as in BYOL's and SimCLR's ablations."""
+    crop, flip = crop_flip
+    jitter, grey = colours
+    steps = {"flip": [flip], "colour": [jitter], "grey": [grey], "blur": blurred, "solarise": solarised}
+    return [crop, *(step for name, kept in steps.items() if name not in removed for step in kept)]
+
+
+def two_globals(
+    size: int, scale: tuple[float, float], removed: Sequence[Part] = ()
+) -> tuple[Transform, Transform]:
     """BYOL's two distributions of views (2006.07733, Table 6): always blurred, and seldom blurred but solarised."""
-    shared = [*crop_and_flip(size, scale), *colour_distortion(0.4, 0.4, 0.2, 0.1)]
+    shared = crop_and_flip(size, scale), colour_distortion(0.4, 0.4, 0.2, 0.1)
     return (
-        normalised([*shared, *blur(size, 1.0)]),
-        normalised([*shared, *blur(size, 0.1), *solarise(0.2)]),
+        normalised(without(removed, *shared, blur(size, 1.0))),
+        normalised(without(removed, *shared, blur(size, 0.1), solarise(0.2))),
     )
 
 

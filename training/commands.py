@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import shlex
+from pathlib import Path
 
 from zoo.training.methods import method_file, method_names, recipe, recipe_function, recipes
 
@@ -21,6 +22,36 @@ def train_command(name: str, data: str, out: str, init: str | None, knobs: list[
     command = shlex.join(["zoo", "train", name, data, *extra, "--out", out])
     folder = run(turned, data, out, init=init, name=name, command=command)
     print(f"wrote {folder}; load it with zoo.load({str(folder)!r}), or keep it: zoo register {folder} NAME")
+
+
+def study_command(
+    name: str,
+    data: str,
+    out: str,
+    *,
+    test: str | None,
+    seeds: list[int],
+    minutes: float | None,
+    tune_epochs: int,
+    knobs: list[str],
+) -> Path:
+    """`zoo study NAME DATA --out OUT …`; the table that it wrote."""
+    from zoo.training.study import run_study
+
+    words = ["zoo", "study", name, data, *(["--test", test] if test else [])]
+    words += ["--minutes", f"{minutes:g}"] if minutes is not None else []
+    words += ["--seeds", *map(str, seeds), "--tune-epochs", str(tune_epochs), *knobs, "--out", out]
+    return run_study(
+        name,
+        data,
+        out,
+        test=test,
+        seeds=seeds,
+        minutes=minutes,
+        tune_epochs=tune_epochs,
+        knobs=knobs,
+        command=shlex.join(words),
+    )
 
 
 def recipe_text(name: str) -> str:

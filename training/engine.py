@@ -68,10 +68,17 @@ def run(
         log.warning("%s is finished already; to train it anew, remove it or give another --out", out)
         return out
     method = _prepared(recipe, train, init)
+    before = None
     if (first := method.first()) is not None:
-        method.follow(_run_first(*first, data, out, test))
+        before = _run_first(*first, data, out, test)
+        method.follow(before)
     accelerator = start_accelerator(recipe.run.precision)
     dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
+    if recipe.run.minutes is not None:
+        from zoo.training.pace import in_minutes  # it takes steps of this file
+
+        recipe, how = in_minutes(accelerator, method, dataset, recipe, out, before)
+        note = f"{note} {how}"
     state = State(skipped=sorted(dataset.skipped))
     loop(accelerator, method, dataset, recipe, out, state)
     if accelerator.is_main_process:
@@ -114,7 +121,7 @@ def loop(
     accelerator: Accelerator, bare: Method, dataset: CutViews, recipe: Recipe, out: Path, state: State
 ) -> None:
     """Every step of a run, from its last checkpoint to its end; `state` and `bare` hold the result."""
-    steps = _count_steps(recipe, len(dataset), dataset.source.title)
+    steps = count_steps(recipe, len(dataset), dataset.source.title)
     optimizer = build_optimizer(bare.param_groups(recipe.optim), recipe.optim)
     method, optimizer = accelerator.prepare(bare, optimizer)
     checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer, accelerator.scaler)
@@ -263,7 +270,7 @@ def check_labels(method: Method, train: Source) -> None:
         )
 
 
-def _count_steps(recipe: Recipe, images: int, title: str) -> Step:
+def count_steps(recipe: Recipe, images: int, title: str) -> Step:
     """Step 0 of the run: how many steps an epoch and the run have."""
     if images < recipe.optim.batch:
         raise DataError(
@@ -271,7 +278,7 @@ def _count_steps(recipe: Recipe, images: int, title: str) -> Step:
             f"type --optim.batch {max(1, images // 2)} or give more images"
         )
     per_epoch = images // recipe.optim.batch
-    return Step(0, recipe.schedule.epochs * per_epoch, per_epoch)
+    return Step(0, recipe.schedule.steps or recipe.schedule.epochs * per_epoch, per_epoch)
 
 
 def start_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:

@@ -104,7 +104,7 @@ def card_of(
             command=facts.command,
             data=train.title,
             images=facts.images,
-            epochs=recipe.schedule.epochs,
+            epochs=max(1, round(state.step * recipe.optim.batch / facts.images)),
             steps=state.step,
             seed=recipe.run.seed,
             hardware=hardware(),

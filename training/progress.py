@@ -106,6 +106,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl; none where there is no such file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
 def _forget_after(path: Path, step: int) -> None:
     """Drop log lines later than the checkpoint, so that a resumed run logs every step once."""
     if path.is_file():

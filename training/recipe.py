@@ -109,6 +109,8 @@ class Schedule:
     epochs: int = 100
     warmup_epochs: float = 10
     """Linear warm-up from 0; never more than a tenth of the run."""
+    steps: int | None = None
+    """So many steps in all, instead of epochs."""
     final_lr: float = 0.0
     """Learning rate at the end of the cosine, not scaled by the batch."""
 
@@ -123,6 +125,8 @@ class Run:
     """Compile the backbone's blocks: about a minute before the first step, then faster."""
     threads: int = 0
     """CPU threads of this process; 0 leaves torch's choice."""
+    minutes: float | None = None
+    """Train for so long instead of `schedule.epochs`: the steps are what fits, by the speed of a few of them."""
     checkpoint_minutes: float = 2.0
     log_every: int = 10
     sentry: bool = True
@@ -149,7 +153,7 @@ class Recipe:
                 f"--arch.pooling is 'token', and {self.arch.name} of the family {self.arch.family!r} has no class "
                 "token; give --arch.pooling avg"
             )
-        above_zero = {
+        above_zero: dict[str, float] = {
             "--optim.batch": self.optim.batch,
             "--optim.lr": self.optim.lr,
             "--schedule.epochs": self.schedule.epochs,
@@ -164,8 +168,16 @@ class Recipe:
             "--run.seed": self.run.seed,
             "--run.threads": self.run.threads,
         }
-        if self.data.limit is not None:
-            above_zero["--data.limit"] = self.data.limit
+        asked: dict[str, float | None] = {
+            "data.limit": self.data.limit,
+            "schedule.steps": self.schedule.steps,
+            "run.minutes": self.run.minutes,
+        }
+        above_zero |= {f"--{knob}": value for knob, value in asked.items() if value is not None}
+        if self.run.minutes is not None and self.schedule.steps is not None:
+            raise RecipeError(
+                "--run.minutes chooses the steps, and --schedule.steps gives them; give one of the two"
+            )
         shares = {"--arch.drop_path": self.arch.drop_path, "--optim.momentum": self.optim.momentum}
         shares |= {
             f"--optim.betas ({which})": beta for which, beta in zip("12", self.optim.betas, strict=True)

@@ -20,11 +20,11 @@ SHARP = 2  # drawn so many times larger, then reduced: Pillow's lines have no so
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a chart: a name, a note below it, and (value, low, high) of each series."""
+    """One row of a chart: a name, a note below it, and (value, low, high) of each series; None where there is none."""
 
     name: str
     note: str
-    points: Sequence[tuple[float, float, float]]
+    points: Sequence[tuple[float, float, float] | None]
 
 
 def interval_chart(
@@ -59,6 +59,8 @@ def interval_chart(
         pen.text((MARGIN, middle - (9 if bar.note else 0)), bar.name, INK, LABEL, "lm")
         pen.text((MARGIN, middle + 13), bar.note, FAINT, SMALL, "lm")
         for number, point in enumerate(bar.points):
+            if point is None:
+                continue
             lane = middle + 18 * (number - (len(bar.points) - 1) / 2)
             _interval(pen, [at(value) for value in point], lane, number, f"{point[0]:.1f}")
     for number, line in enumerate(footing):
@@ -119,8 +121,8 @@ class _Pen:
 
 def _ticks(bars: Sequence[Bar]) -> list[float]:
     """Four to eight round numbers around all intervals."""
-    low = min(point[1] for bar in bars for point in bar.points)
-    high = max(point[2] for bar in bars for point in bar.points)
+    points = [point for bar in bars for point in bar.points if point is not None]
+    low, high = min(point[1] for point in points), max(point[2] for point in points)
     wide = max(high - low, 1e-9)
     step = next(
         scale * unit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -23,6 +23,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
         return "  ".join(c.rjust(w) if name in right else c.ljust(w) for name, c, w in placed).rstrip()
 
     return "\n".join([line(header), *(line(row) for row in rows)])
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same cells as Markdown."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def printable(text: str) -> str:

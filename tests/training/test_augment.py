@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Generator, Tensor
 from torchvision.transforms import v2
 
 from zoo.training import augment
+from zoo.training.methods import recipe
 
 
 def drawn(transforms: list[augment.Transform], image: Tensor, seeds: int) -> list[Tensor]:
@@ -154,3 +157,31 @@ def test_grey_and_colour_come_with_their_probabilities() -> None:
     assert grey == pytest.approx(0.2, abs=0.06)
     same = share(results, lambda r: torch.equal(r, image))
     assert same == pytest.approx(0.2 * 0.8, abs=0.05)  # neither jittered nor grey
+
+
+@pytest.mark.parametrize("part", ["flip", "colour", "grey", "blur", "solarise"])
+def test_a_removed_part_is_gone_and_the_others_stay(part: augment.Part) -> None:
+    def step(digit: int) -> augment.Transform:
+        return lambda image: 10 * image + digit
+
+    crop, flip, colour, grey, blur, solarise = (step(digit) for digit in range(1, 7))
+    kept = augment.without([part], [crop, flip], [colour, grey], [blur], [solarise])
+    seen = torch.zeros((), dtype=torch.int64)
+    for each in kept:
+        seen = each(seen)
+    digit = 2 + ["flip", "colour", "grey", "blur", "solarise"].index(part)
+    assert str(seen.item()) == "123456".replace(str(digit), "")
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol"])
+def test_crops_alone_keep_the_colours(name: str) -> None:
+    """Views of one colour stay of that colour where all but crops is removed, and seldom do otherwise."""
+    image = torch.tensor([200, 120, 40], dtype=torch.uint8).reshape(3, 1, 1).expand(3, 70, 70).contiguous()
+    plain = augment.normalised([])(image)[:, 0, 0]
+    for removed, alike in (((), False), (("flip", "colour", "grey", "blur", "solarise"), True)):
+        chosen = recipe(f"{name}/smoke")
+        config: Any = chosen.method
+        method = dataclasses.replace(config, removed=removed)
+        cut = method.build(chosen).views()
+        views = [view for seed in range(4) for view in cut(image, Generator().manual_seed(seed))]
+        assert all(torch.allclose(view[:, 0, 0], plain, atol=0.02) for view in views) == alike

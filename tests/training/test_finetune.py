@@ -24,7 +24,13 @@ from zoo.training import engine
 from zoo.training.methods import Step
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.scores import tuned_scores
-from zoo.training.tuning.finetune import FinetuneConfig, FineTuning, finetune_recipe, finetune_rows
+from zoo.training.tuning.finetune import (
+    FinetuneConfig,
+    FineTuning,
+    finetune_recipe,
+    finetune_rows,
+    trainable,
+)
 from zoo.training.tuning.trained import Task, fit
 
 STEP = Step(0, 100, 10)
@@ -214,6 +220,16 @@ def test_every_family_begins_as_it_was_and_learns_throughout(family: str, task: 
     assert not own & {
         id(p) for p in method.backbone.parameters()
     }  # the model that is evaluated stays as it is
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_paths_are_dropped_as_asked(family: str, task: Callable[..., Task]) -> None:
+    """By none of the rates that timm's networks have of their own."""
+    chosen = task(family)
+    for rate in (0.0, 0.3):
+        module = trainable(chosen.encoder, rate)
+        rates = [float(getattr(part, "drop_prob", 0.0) or 0.0) for part in module.modules()]
+        assert max(rates) == pytest.approx(rate)
 
 
 def test_it_ends_better_than_chance_and_says_how(paints: Path, encoder_of: Callable[[str], Encoder]) -> None:

@@ -33,6 +33,9 @@ from zoo.training.methods.dvae import DVAE, DVAEConfig
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 from zoo.training.tokenizer import Tokenizer, read_tokenizer
 
+# Of `run.minutes`, what the tokenizer's run is given; they count as this run's.
+SHARE = 1 / 3
+
 
 @dataclass(frozen=True)
 class BEiTConfig:
@@ -119,7 +122,9 @@ class BEiT(Method):
             arch=dataclasses.replace(theirs.arch, size=self._words_side()),
             data=dataclasses.replace(mine.data, size=self._words_side(), side=theirs.data.side),
             optim=dataclasses.replace(theirs.optim, batch=min(mine.optim.batch, theirs.optim.batch)),
-            run=dataclasses.replace(mine.run, compile=False),
+            run=dataclasses.replace(
+                mine.run, compile=False, minutes=mine.run.minutes and SHARE * mine.run.minutes
+            ),
         )
         return "tokenizer", chosen
 

@@ -32,6 +32,8 @@ class BYOLConfig:
     """EMA tau of the target at step 0, which a cosine takes to 1: 0.99 for 100 to 300 epochs, 0.97 for 40."""
     min_scale: float = 0.08
     """Smallest share of the image a crop covers."""
+    removed: tuple[augment.Part, ...] = ()
+    """Transformations left out of the views: any of flip, colour, grey, blur, solarise."""
 
     def build(self, recipe: Recipe) -> BYOL:
         for name in ("hidden", "out"):
@@ -64,7 +66,7 @@ class BYOL(Method):
 
     def views(self) -> Views:
         """Two views of two distributions (Table 6)."""
-        transforms = augment.two_globals(self.size, (self.config.min_scale, 1.0))
+        transforms = augment.two_globals(self.size, (self.config.min_scale, 1.0), self.config.removed)
 
         def pair(image: Tensor, generator: Generator) -> list[Tensor]:
             return [augment.seeded(transform, image, generator) for transform in transforms]

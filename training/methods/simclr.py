@@ -39,6 +39,8 @@ class SimCLRConfig:
     """Probability that a view is blurred."""
     min_scale: float = 0.08
     """Smallest share of the image a crop covers."""
+    removed: tuple[augment.Part, ...] = ()
+    """Transformations left out of the views: any of flip, colour, grey, blur."""
 
     def build(self, recipe: Recipe) -> SimCLR:
         if not self.temperature > 0:
@@ -73,11 +75,12 @@ class SimCLR(Method):
         """Two views of one distribution: crop, flip, colour distortion, blur (Appendix A)."""
         config, s = self.config, self.config.strength
         view = augment.normalised(
-            [
-                *augment.crop_and_flip(self.size, (config.min_scale, 1.0)),
-                *augment.colour_distortion(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s),
-                *augment.blur(self.size, config.blur),
-            ]
+            augment.without(
+                config.removed,
+                augment.crop_and_flip(self.size, (config.min_scale, 1.0)),
+                augment.colour_distortion(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s),
+                augment.blur(self.size, config.blur),
+            )
         )
 
         def pair(image: Tensor, generator: Generator) -> list[Tensor]:

@@ -131,8 +131,11 @@ class FineTuning(Method):
 def trainable(encoder: Encoder, drop_path: float) -> nn.Module:
     """A copy of the encoder's network, in float32 and with drop path, whose weights may change."""
     card = encoder.card
-    extra = {"drop_path_rate": drop_path} if drop_path else {}
-    module = encoder.family.build(card.architecture, {**card.model_arguments, **extra}, card.interpolation)
+    arguments = {
+        **card.model_arguments,
+        "drop_path_rate": drop_path,
+    }  # always: timm's Swins have some of their own
+    module = encoder.family.build(card.architecture, arguments, card.interpolation)
     module.load_state_dict(encoder.module.state_dict())
     return module.requires_grad_(True)
 

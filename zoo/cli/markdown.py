@@ -8,6 +8,7 @@ from itertools import groupby
 from zoo import registry
 from zoo.cards import ModelCard
 from zoo.cli.listing import IMAGENET, NUMBERS, count, group, number, order, weights
+from zoo.tables import markdown_table
 
 _HEAD = f"""\
 # The models
@@ -26,7 +27,7 @@ def models_page(cards: Iterable[ModelCard]) -> str:
     for heading, members in groupby(sorted(cards, key=order), group):
         parts += [
             f"## {heading[0].upper()}{heading[1:]}",
-            _table(header, [_model_row(card) for card in members]),
+            markdown_table(header, [_model_row(card) for card in members]),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -38,7 +39,7 @@ def methods_table(cards: Iterable[ModelCard]) -> str:
         _method_row(list(members))
         for _, members in groupby(official, lambda card: (group(card), card.method))
     ]
-    return _table(
+    return markdown_table(
         ["method", "how it learns", "models", *(f"best {each}" for each in NUMBERS), "licence"], rows
     )
 
@@ -91,8 +92,3 @@ def _link(card: ModelCard, root: str = "") -> str:
     assert card.path is not None  # read from a file
     place = card.path.relative_to(registry.MODEL_CARDS).as_posix()
     return f"[`{card.name}`]({root}model_cards/{place})"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -47,6 +47,54 @@ def _train(arguments: argparse.Namespace) -> None:
     room.train_command(arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs)
 
 
+def _study_arguments(parser: Parser) -> None:
+    parser.epilog = (
+        "A folder for each run, `table.md` and `chart.png`. The same command again skips what is finished.\n"
+        "Knobs, such as --run.threads 2, hold for every run; `zoo recipes` and `zoo train RECIPE --knobs` list them."
+    )
+    parser.add_argument("name", metavar="NAME", help="methods, augmentations, batch_size or ummae_masks")
+    parser.add_argument("data", metavar="DATA", help="labelled images: a folder of class folders, or parquet")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="where the runs, the table and the chart go"
+    )
+    parser.add_argument("--test", metavar="DATA2", help="test on these instead of on a split of DATA")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="train each run for so long (default: the study's own budget)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="N",
+        help="a run of each for every cell (default: 0)",
+    )
+    parser.add_argument(
+        "--tune-epochs",
+        type=int,
+        default=10,
+        metavar="N",
+        help="epochs of fine-tuning, where a study tunes (default: 10)",
+    )
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    table = _training_room().study_command(
+        arguments.name,
+        arguments.data,
+        arguments.out,
+        test=arguments.test,
+        seeds=arguments.seeds,
+        minutes=arguments.minutes,
+        tune_epochs=arguments.tune_epochs,
+        knobs=arguments.knobs,
+    )
+    print(table.read_text(encoding="utf-8"))
+
+
 def _no_arguments(parser: Parser) -> None:
     del parser
 
@@ -68,6 +116,14 @@ COMMANDS = (
         "train an encoder on your own images",
         _train_arguments,
         _train,
+        takes_knobs=True,
+    ),
+    Command(
+        "study",
+        "NAME DATA --out FOLDER [--minutes M] [--seeds N …]",
+        "train and measure many runs for one table and chart",
+        _study_arguments,
+        _study,
         takes_knobs=True,
     ),
     Command("methods", "", "the self-supervised methods there are", _no_arguments, _methods),

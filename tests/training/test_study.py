@@ -1,0 +1,255 @@
+"""Studies: a table and a chart that grow with their cells, go on after a kill, and name what lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from zoo.charts import Bar, interval_chart
+from zoo.cli import main
+from zoo.errors import RecipeError
+from zoo.training import study
+from zoo.training.cells import Asked, Cell, Found, over_seeds
+from zoo.training.methods import method_names
+from zoo.training.recipe import Recipe
+from zoo.training.sentry import Collapsed
+from zoo.training.studies import study_file, study_names
+from zoo.training.studies.methods import TOKENIZERS
+from zoo.training.study import run_study
+
+
+class Two:
+    """Two cells on a 64-wide ViT: a study of the tests' own."""
+
+    def __init__(self, tiny: Callable[..., Recipe]) -> None:
+        self.tiny = tiny
+
+    COLUMNS = (("cell", lambda found: found.cell.name), ("linear", lambda found: found.score("linear")))
+
+    def cells(self, asked: Asked) -> list[Cell]:
+        run, schedule = {"seed": asked.seed, "minutes": asked.minutes}, {"steps": 2}
+        return [
+            Cell(
+                f"{name}-{asked.seed}",
+                f"{name}/smoke",
+                self.tiny(f"{name}/smoke", run=run, schedule=schedule),
+                ("knn", "linear"),
+            )
+            for name in ("mae", "byol")
+        ]
+
+    def picture(self, found: Sequence[Found]) -> Image.Image:
+        return Image.new("RGB", (8 * len(found), 8))
+
+
+@pytest.fixture
+def two(tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "study_file", lambda name: Two(tiny))
+
+
+def states(table: Path) -> dict[str, str]:
+    lines = [line.strip("| ").split(" | ") for line in table.read_text().splitlines() if line.startswith("|")]
+    return {line[0]: line[-1] for line in lines[2:]}
+
+
+def side(picture: Path) -> int:
+    with Image.open(picture) as image:
+        return image.width
+
+
+def test_a_killed_study_goes_on_and_says_what_lacks(
+    two: None, paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained: list[str] = []
+    run = study.run
+
+    def dies(recipe: Recipe, data: Any, folder: Path, **other: Any) -> Path:
+        trained.append(folder.name)
+        if trained == ["mae-0", "byol-0"]:
+            raise KeyboardInterrupt
+        return run(recipe, data, folder, **other)
+
+    monkeypatch.setattr(study, "run", dies)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_study("two", paints, out, command="zoo study two")
+    assert states(out / "table.md") == {"mae-0": "done", "byol-0": "missing"}
+    text = (out / "table.md").read_text()
+    assert "`zoo study two`" in text and "1 of 2 cells are there. Missing: byol-0." in text
+    assert side(out / "chart.png") == 8
+    before = (out / "mae-0" / "scores.json").read_bytes()
+    with caplog.at_level(logging.WARNING):
+        table = run_study("two", paints, out, command="zoo study two")
+    assert trained == ["mae-0", "byol-0", "byol-0"]
+    assert states(table) == {"mae-0": "done", "byol-0": "done"} and "Missing" not in table.read_text()
+    assert side(out / "chart.png") == 16
+    assert before == (out / "mae-0" / "scores.json").read_bytes()
+    rows = json.loads((out / "byol-0" / "scores.json").read_text())
+    assert [row["protocol"] for row in rows] == ["knn", "linear"] and all(
+        row["low"] <= row["top1"] <= row["high"] for row in rows
+    )
+    assert f"{rows[1]['top1']:.1f} ({rows[1]['low']:.1f}–{rows[1]['high']:.1f})" in table.read_text()
+    assert "cell 2 of 2, byol-0" in caplog.text
+
+
+def test_what_the_sentry_stopped_is_told_and_not_run_again(
+    two: None, paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, trained = study.run, []
+
+    def stops(recipe: Recipe, data: Any, folder: Path, **other: Any) -> Path:
+        trained.append(folder.name)
+        if folder.name.startswith("byol"):
+            raise Collapsed("stopped at step 3 of 9: every image gets the same features")
+        return run(recipe, data, folder, **other)
+
+    monkeypatch.setattr(study, "run", stops)
+    for _ in range(2):
+        table = run_study("two", paints, tmp_path / "out")
+        assert (
+            states(table)["byol-0"] == "stopped: stopped at step 3 of 9: every image gets the same features"
+        )
+    assert trained == ["mae-0", "byol-0"]
+
+
+def test_seeds_and_knobs_reach_every_cell(two: None, paints: Path, tmp_path: Path) -> None:
+    table = run_study(
+        "two", paints, tmp_path / "out", seeds=[0, 3], knobs=["--schedule.steps", "2", "--data.limit", "30"]
+    )
+    assert [*states(table)] == ["mae-0", "byol-0", "mae-3", "byol-3"]
+    for name, state in states(table).items():
+        claim = json.loads((tmp_path / "out" / name / "recipe.json").read_text())
+        assert state == "done" and claim["run"]["seed"] == int(name[-1]) and claim["schedule"]["steps"] == 2
+        assert json.loads((tmp_path / "out" / name / "scores.json").read_text())[0]["n_train"] == 30
+    with pytest.raises(RecipeError, match=r"holds a run of another recipe \(schedule.steps was 2, now 3\)"):
+        (tmp_path / "out" / "mae-0" / "scores.json").unlink()
+        run_study("two", paints, tmp_path / "out", knobs=["--schedule.steps", "3", "--data.limit", "30"])
+
+
+STUDIES = study_names()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("minutes", [None, 2.0])
+def test_the_cells_of_a_study_can_be_trained(name: str, minutes: float | None) -> None:
+    cells = study_file(name).cells(Asked(seed=4, minutes=minutes))
+    assert len({cell.name for cell in cells}) == len(cells) > 3
+    for cell in cells:
+        cell.recipe.check()
+        assert cell.recipe.run.seed == 4 and "/" not in cell.name
+        if name == "ummae_masks":
+            assert cell.recipe.run.minutes is None and cell.recipe.schedule.steps
+        else:
+            assert cell.recipe.run.minutes == (minutes or (15 if name == "methods" else None))
+        with torch.device("meta"):  # shapes without storage
+            method = cell.recipe.method.build(cell.recipe)
+        assert sum(p.numel() for p in method.encoder().parameters()) > 1e5
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_table_and_picture_of_every_study(name: str, tmp_path: Path) -> None:
+    """Of made-up scores, with one cell without any: what is there is drawn."""
+    chosen = study_file(name)
+    cells = [cell for seed in (0, 1) for cell in chosen.cells(Asked(seed))]
+    found = []
+    for i, cell in enumerate(cells[:-1]):
+        (tmp_path / cell.name).mkdir()
+        lines = [{"step": s, "loss": 2 - s / 50 + i / 10, "seconds": 6.0 * s} for s in range(1, 21)]
+        (tmp_path / cell.name / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        rows = [
+            {
+                "protocol": protocol,
+                "features": features,
+                "top1": 40.0 + i,
+                "low": 39.0,
+                "high": 45.0 + i,
+                "minutes": 3.0,
+            }
+            for protocol in cell.protocols
+            for features in ("trained", "from scratch" if protocol == "finetune" else "untrained")
+        ]
+        found.append(Found(cell, tmp_path / cell.name, rows, done=True))
+    told = {title: tell(found[0]) for title, tell in chosen.COLUMNS}
+    assert told["seed"] == "0" and told["minutes"] == "2.0" and told["steps"] == "20"
+    assert all(isinstance(tell(each), str) for each in found for _, tell in chosen.COLUMNS)
+    blank = Found(cells[-1], tmp_path / "nowhere")
+    assert {
+        tell(blank) for title, tell in chosen.COLUMNS if title in ("minutes", "steps", "loss", "linear")
+    } == {""}
+    picture, fewer = chosen.picture(found), chosen.picture(found[:1])
+    assert picture.size >= fewer.size and len(picture.getcolors(1 << 24) or []) > 10
+
+
+def test_losses_are_of_the_last_tenth(tmp_path: Path) -> None:
+    lines = [{"step": s, "loss": float(s), "seconds": 60.0} for s in range(1, 41)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cell: Any = None
+    assert Found(cell, tmp_path).loss() == pytest.approx((37 + 38 + 39 + 40) / 4)
+    assert Found(cell, tmp_path).minutes() == 1.0
+
+
+def test_every_method_is_in_the_table_of_methods() -> None:
+    cells = study_file("methods").cells(Asked())
+    assert {cell.facts["method"] for cell in cells} == {*method_names()} - {*TOKENIZERS}
+    masked = {cell.facts["method"] for cell in cells if "finetune" in cell.protocols}
+    assert "mae" in masked and not masked & {"simclr", "byol", "dino", "vicreg", "supervised"}
+    assert all({"knn", "linear"} <= {*cell.protocols} and cell.baselines for cell in cells)
+
+
+def test_only_what_is_removed_differs_between_the_cells() -> None:
+    by_name = {cell.name: cell.recipe for cell in study_file("augmentations").cells(Asked())}
+    whole = by_name["byol-all-0"]
+    for name, recipe in by_name.items():
+        if name.startswith("byol"):
+            method: Any = recipe.method
+            assert dataclasses.replace(recipe, method=dataclasses.replace(method, removed=())) == whole
+    assert len({recipe.method for name, recipe in by_name.items() if name.startswith("byol")}) == 5
+
+
+def test_seeds_together() -> None:
+    assert over_seeds([(40, 38, 42), None, (44, 41, 47)]) == (42, 38, 47)
+    assert over_seeds([None]) is None
+
+
+def test_a_series_may_lack_a_point() -> None:
+    bars = [Bar("a", "", [(1, 0, 2), None]), Bar("b", "", [None, (3, 2, 4)])]
+    both = interval_chart(bars, ["x", "y"], title="t")
+    first = interval_chart([bars[0], Bar("b", "", [None, None])], ["x", "y"], title="t")
+    assert both.height == first.height and both.tobytes() != first.tobytes()
+
+
+def test_the_command(
+    two: None,
+    paints: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = [
+        "study",
+        "two",
+        str(paints),
+        "--seeds",
+        "1",
+        "--schedule.steps",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert (
+        "| mae-1 |" in out
+        and f"`zoo study two {paints} --seeds 1 --tune-epochs 10 --schedule.steps 2 --out" in out
+    )
+    monkeypatch.undo()
+    assert main(["study", "method", str(paints), "--out", str(tmp_path / "other")]) == 2
+    assert "no study 'method'; did you mean 'methods'?" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""How many steps fit into a run's minutes: a schedule needs its length beforehand, so the speed is measured first."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from zoo.files import atomic_write
+from zoo.training import engine
+from zoo.training.data import CutViews, Order, loader
+from zoo.training.methods import Method
+from zoo.training.optimisers import build_optimizer
+from zoo.training.progress import read_log
+from zoo.training.recipe import Recipe
+
+# Steps before the clock starts, the share of the minutes that is measured, and the fewest and most steps of it.
+WARM, SHARE, FEWEST, MOST = 3, 0.05, 8, 400
+
+
+def in_minutes(
+    accelerator: Accelerator,
+    method: Method,
+    dataset: CutViews,
+    recipe: Recipe,
+    out: Path,
+    before: Path | None = None,
+) -> tuple[Recipe, str]:
+    """The recipe with the steps that fit into `run.minutes`, and a sentence that says so for the card.
+
+    The speed is that of a few steps of a copy, measured once and kept in `pace.json`; it is not learnt from. before: a
+    run that had to come first, whose minutes count.
+    """
+    assert recipe.run.minutes is not None
+    path = out / "pace.json"
+    if not path.is_file():
+        seconds, over = _measured(accelerator, method, dataset, recipe)
+        mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), reduction="mean")
+        if accelerator.is_main_process:
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps({"seconds_per_step": float(mean), "over": over}) + "\n")
+        accelerator.wait_for_everyone()
+    pace = json.loads(path.read_text())
+    spent, less = 0.0, ""
+    if before is not None and (logged := read_log(before / "log.jsonl")):
+        spent = logged[-1]["seconds"] / 60
+        less = f", less {spent:.2g} for its {before.name}"
+    steps = max(1, round(60 * (recipe.run.minutes - spent) / pace["seconds_per_step"]))
+    how = (
+        f"It was given {recipe.run.minutes:g} minutes{less}: {steps:,} steps, by the {pace['seconds_per_step']:.3g} s "
+        f"that one took over {pace['over']} of them beforehand."
+    )
+    return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, steps=steps)), how
+
+
+def _measured(
+    accelerator: Accelerator, method: Method, dataset: CutViews, recipe: Recipe
+) -> tuple[float, int]:
+    """Seconds a step, and over how many steps of a copy of the method that is thrown away."""
+    assert recipe.run.minutes is not None
+    steps = engine.count_steps(recipe, len(dataset), dataset.source.title)
+    trial = copy.deepcopy(method)
+    if recipe.run.compile:
+        for module in trial.compiled():
+            module.compile()
+    plain = build_optimizer(trial.param_groups(recipe.optim), recipe.optim)
+    prepared, optimizer = accelerator.prepare(trial, plain)
+    prepared.train()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, 0, WARM + MOST, rank, world)
+    began, done = time.monotonic(), 0
+    for index, batch in enumerate(loader(dataset, order, recipe.data.workers)):
+        if index == WARM:
+            began = time.monotonic()
+        step = dataclasses.replace(steps, index=min(index, steps.total - 1))
+        engine.set_rates(optimizer, recipe, step)
+        loss, _ = engine.train_step(accelerator, prepared, trial, optimizer, batch, step, recipe.run.seed)
+        loss.item()  # a GPU would still be at it
+        done = index + 1 - WARM
+        # Every process takes as many steps: with others a fixed number, for their clocks differ.
+        if done >= FEWEST and (world > 1 or time.monotonic() - began > 60 * SHARE * recipe.run.minutes):
+            break
+    accelerator.free_memory()
+    return (time.monotonic() - began) / done, done

@@ -1,0 +1,129 @@
+"""Every method for equal minutes at 64 px: k-NN and linear beside the same networks untrained; masked ones tuned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from zoo.charts import Bar, interval_chart
+from zoo.training.cells import (
+    Asked,
+    Cell,
+    Column,
+    Found,
+    over_seeds,
+    small,
+    tell_minutes,
+    tell_seed,
+    tell_steps,
+)
+from zoo.training.methods import method_file, method_names, recipe, recipes
+from zoo.training.recipe import Arch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MINUTES = 15.0
+# Makes the words of another method, and is none to compare.
+TOKENIZERS = ("dvae",)
+# What a recipe of hours needs in a quarter of one: smaller batches, so that there are steps enough; shorter memories.
+RESNET = {"name": "resnet18", "family": "resnet", "pooling": "avg", "drop_path": 0.0}
+SHORT: dict[str, Any] = {
+    "kind": "adamw",
+    "batch": 128,
+    "lr": 2e-3,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.05,
+}
+TURNED: dict[str, dict[str, dict[str, Any]]] = {
+    "simclr": {"optim": SHORT},
+    "byol": {"optim": SHORT, "method": {"momentum": 0.97}},
+    "vicreg": {"optim": SHORT},
+    "dino": {
+        "arch": RESNET,
+        "optim": {**SHORT, "weight_decay_end": None},
+        "method": {"prototypes": 2048, "momentum": 0.98},
+        "schedule": {"warmup_epochs": 1},
+    },
+    "supervised": {"optim": SHORT},
+    "simmim": {"method": {"unit": 16}},  # of 32 px there would be four
+}
+
+
+def cells(asked: Asked) -> list[Cell]:
+    """A run of each method that has an `imagenette` recipe, on a small network of the kind it is for."""
+    asked = dataclasses.replace(asked, minutes=asked.minutes or MINUTES)
+    names = [
+        name
+        for name in method_names()
+        if name not in TOKENIZERS and "imagenette" in recipes(method_file(name))
+    ]
+    return [_cell(name, asked) for name in names]
+
+
+def _cell(name: str, asked: Asked) -> Cell:
+    chosen = small(recipe(f"{name}/imagenette"), asked, TURNED.get(name, {}))
+    # Features of masked-image methods are made to be tuned.
+    masked = hasattr(chosen.method, "ratio")
+    return Cell(
+        f"{name}-{asked.seed}",
+        f"{name}/imagenette",
+        chosen,
+        ("knn", "linear", "finetune") if masked else ("knn", "linear"),
+        baselines=True,
+        tuning=("--schedule.epochs", str(asked.tune_epochs)),
+        facts={"method": name, "network": _network(chosen.arch)},
+    )
+
+
+def _network(arch: Arch) -> str:
+    """An architecture, and its width where the recipe has one of its own."""
+    return f"{arch.name}, width {arch.embed_dim}" if arch.embed_dim else arch.name
+
+
+def _total(found: Found) -> str:
+    """Minutes of pre-training and fine-tuning, and those of the same fine-tuning from scratch."""
+    before, tuned, scratch = (
+        found.minutes(),
+        found.minutes("finetune"),
+        found.minutes("finetune", "from scratch"),
+    )
+    if before is None or tuned is None or scratch is None:
+        return ""
+    return f"{before + tuned:.1f} ({before:.1f} + {tuned:.1f}); {scratch:.1f}"
+
+
+COLUMNS: Sequence[Column] = (
+    ("method", lambda found: found.cell.facts["method"]),
+    ("network", lambda found: found.cell.facts["network"]),
+    ("seed", tell_seed),
+    ("k-NN", lambda found: found.score("knn")),
+    ("untrained", lambda found: found.score("knn", "untrained")),
+    ("linear", lambda found: found.score("linear")),
+    ("untrained", lambda found: found.score("linear", "untrained")),
+    ("fine-tuned", lambda found: found.score("finetune")),
+    ("from scratch", lambda found: found.score("finetune", "from scratch")),
+    ("minutes", tell_minutes),
+    ("steps", tell_steps),
+    ("minutes with tuning; from scratch", _total),
+)
+
+
+def picture(found: Sequence[Found]) -> Image:
+    """k-NN and linear of each method and of its network untrained."""
+    bars = []
+    for name in dict.fromkeys(each.cell.facts["method"] for each in found):
+        mine = [each for each in found if each.cell.facts["method"] == name]
+        network = mine[0].cell.facts["network"]
+        for features, called in (("trained", name), ("untrained", f"{name}'s, untrained")):
+            points = [over_seeds([each.point(by, features) for each in mine]) for by in ("knn", "linear")]
+            if any(points):
+                bars.append(Bar(called, network, points))
+    return interval_chart(
+        bars,
+        ["k-NN", "linear probe"],
+        title="Frozen features after equal minutes",
+        unit=" %",
+        footer=["Top-1 on the test images; lines are 95 % intervals over resampled test images."],
+    )

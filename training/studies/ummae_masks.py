@@ -1,0 +1,80 @@
+"""UM-MAE's masks: the pre-training loss of GS, US, RS and of secondary masks, at equal steps (2205.10063, §4.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from zoo.training.cells import Asked, Cell, Column, Found, small, tell_minutes, tell_seed, tell_steps
+from zoo.training.methods import recipe
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# In the paper's order, from the easiest task to the hardest.
+MASKS: dict[str, dict[str, Any]] = {
+    "GS": {"strategy": "grid", "secondary": 0.0},
+    "US": {"strategy": "uniform", "secondary": 0.0},
+    "UM 15 %": {"strategy": "uniform", "secondary": 0.15},
+    "RS": {"strategy": "random", "secondary": 0.0},
+    "UM 25 %": {"strategy": "uniform", "secondary": 0.25},
+    "UM 35 %": {"strategy": "uniform", "secondary": 0.35},
+}
+STEPS = 2000
+
+
+def cells(asked: Asked) -> list[Cell]:
+    """ViT-Tiny/16 at 128 px, for a random mask is nothing a pyramid can take; normalised targets, as in the paper."""
+    asked = dataclasses.replace(asked, minutes=None)  # equal steps
+    return [
+        Cell(
+            f"{mask.replace(' %', '').replace(' ', '_')}-{asked.seed}",
+            "ummae/imagenette",
+            small(
+                recipe("ummae/imagenette"),
+                asked,
+                {
+                    "arch": {"name": "vit_tiny_patch16_224", "family": "vit"},
+                    "schedule": {"steps": STEPS},
+                    "method": {**settings, "normalised_targets": True},
+                },
+                size=128,
+            ),
+            protocols=(),
+            facts={"mask": mask},
+        )
+        for mask, settings in MASKS.items()
+    ]
+
+
+COLUMNS: Sequence[Column] = (
+    ("mask", lambda found: found.cell.facts["mask"]),
+    ("seed", tell_seed),
+    ("loss", lambda found: "" if found.loss() is None else f"{found.loss():.4f}"),
+    ("steps", tell_steps),
+    ("minutes", tell_minutes),
+)
+
+
+def picture(found: Sequence[Found]) -> Image:
+    """The loss over the steps, a line for each mask and seed."""
+    from matplotlib.figure import Figure  # half a second, at the end only
+    from PIL import Image
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for each in found:
+        rows, colour = each.log(), f"C{list(MASKS).index(each.cell.facts['mask'])}"
+        label = (
+            each.cell.facts["mask"] if each.cell.recipe.run.seed == found[0].cell.recipe.run.seed else None
+        )
+        axes.plot(
+            [row["step"] for row in rows], [row["loss"] for row in rows], color=colour, label=label, lw=1
+        )
+    axes.set(xlabel="step", ylabel="loss on hidden patches", title="UM-MAE's masks at equal steps")
+    axes.legend()
+    with io.BytesIO() as drawn:
+        figure.savefig(drawn, format="png", dpi=120)
+        return Image.open(drawn).convert("RGB")

@@ -1,0 +1,149 @@
+"""Runs a study: a folder for each cell, finished ones skipped, killed ones continued, a table that says what lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import RecipeError
+from zoo.evaluate import TRAINING, measure
+from zoo.files import atomic_write
+from zoo.loading import load
+from zoo.pictures import save_picture
+from zoo.tables import markdown_table
+from zoo.training.cells import Asked, Cell, Found
+from zoo.training.engine import run, split
+from zoo.training.finish import hardware
+from zoo.training.knobs import with_knobs
+from zoo.training.progress import duration
+from zoo.training.scores import tuned_scores
+from zoo.training.sentry import Collapsed, Diverged
+from zoo.training.studies import Study, study_file
+
+log = logging.getLogger(__name__)
+
+
+def run_study(
+    name: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    test: str | Path | None = None,
+    seeds: Sequence[int] = (0,),
+    minutes: float | None = None,
+    tune_epochs: int = 10,
+    knobs: Sequence[str] = (),
+    command: str = "",
+) -> Path:
+    """Every cell of the study in a folder of `out`, then `table.md` and `chart.png`; returns the table's path.
+
+    minutes: of training for each cell, None for the study's own budget. tune_epochs: where a study fine-tunes. knobs:
+    of every cell's recipe, as `zoo train` takes them. Table and chart are written after each cell. The same call again
+    skips what is finished and goes on. Raises RecipeError for another call on the same folder, and what runs raise.
+    """
+    if not seeds:
+        raise RecipeError("a study needs a seed; give --seeds 0")
+    study, out = study_file(name), Path(out)
+    cells = [cell for seed in seeds for cell in study.cells(Asked(seed, minutes, tune_epochs))]
+    cells = [dataclasses.replace(cell, recipe=with_knobs(cell.recipe, list(knobs))) for cell in cells]
+    for cell in cells:
+        cell.recipe.check()  # before hours of the others
+    about = f"`{command or f'zoo.training.study.run_study({name!r}, {str(data)!r}, {str(out)!r})'}`"
+    began, made = time.monotonic(), 0
+    table = _report(study, [_found(cell, out) for cell in cells], out, about)
+    for number, cell in enumerate(cells):
+        if _over(_found(cell, out)):
+            log.info("%s is there already", cell.name)
+            continue
+        left = f"; {_left(began, made, len(cells) - number)} left" if made else ""
+        log.warning("cell %d of %d, %s%s", number + 1, len(cells), cell.name, left)
+        _make(cell, out, data, test)
+        made += 1
+        table = _report(study, [_found(each, out) for each in cells], out, about)
+    return table
+
+
+def _left(began: float, made: int, cells: int) -> str:
+    return duration((time.monotonic() - began) / made * cells)
+
+
+def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> None:
+    """Train a cell and measure it, or note why the sentry stopped it."""
+    folder = out / cell.name
+    try:
+        run(cell.recipe, data, folder, test=test, name=cell.recipe_name, scores=False)
+    except (Collapsed, Diverged) as error:
+        _write(folder / "stopped.json", {"why": str(error)})
+        return
+    train, held_out, _ = split(data, test, cell.recipe.run.seed, cell.recipe.data.limit)
+    rows = list(_found(cell, out).rows)
+    if cell.protocols and held_out is None:
+        raise RecipeError(
+            f"{data} has no labels, and {cell.name} is to be measured by {', '.join(cell.protocols)}"
+        )
+    for protocol in cell.protocols:
+        if held_out is None or any(row["protocol"] == protocol for row in rows):
+            continue
+        encoder, baselines, seed = load(folder), cell.baselines, cell.recipe.run.seed
+        if protocol in TRAINING:
+            knobs, work = [*_shared(cell), *cell.tuning], folder / "tuning"
+            rows += tuned_scores(
+                encoder, train, held_out, [protocol], baselines=baselines, seed=seed, knobs=knobs, work=work
+            )
+        else:
+            rows += measure(encoder, train, held_out, [protocol], baselines=baselines, seed=seed)
+        _write(folder / "scores.json", rows)
+    _write(folder / "scores.json", rows)
+
+
+def _shared(cell: Cell) -> list[str]:
+    """Knobs of a cell's run that hold for its tuning too: they say how the machine is used."""
+    run, data = cell.recipe.run, cell.recipe.data
+    return [
+        *("--run.threads", str(run.threads), "--run.precision", run.precision),
+        *("--data.workers", str(data.workers)),
+    ]
+
+
+def _write(path: Path, content: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _found(cell: Cell, out: Path) -> Found:
+    """What came of a cell so far."""
+    folder = out / cell.name
+    scores, stopped = folder / "scores.json", folder / "stopped.json"
+    rows: list[dict[str, Any]] = json.loads(scores.read_text()) if scores.is_file() else []
+    why = json.loads(stopped.read_text())["why"] if stopped.is_file() else ""
+    measured = {row["protocol"] for row in rows}
+    return Found(cell, folder, rows, why, scores.is_file() and measured >= set(cell.protocols))
+
+
+def _over(found: Found) -> bool:
+    return found.done or bool(found.stopped)
+
+
+def _report(study: Study, found: Sequence[Found], out: Path, about: str) -> Path:
+    """Write the table and, where there is something to draw, the chart."""
+    header = [*(title for title, _ in study.COLUMNS), "state"]
+    rows = [[*(tell(each) for _, tell in study.COLUMNS), each.state()] for each in found]
+    missing = [each.cell.name for each in found if not _over(each)]
+    lacks = f" Missing: {', '.join(missing)}." if missing else ""
+    title = (study.__doc__ or "").partition("\n")[0]
+    text = (
+        f"# {title}\n\nMade by {about} on {hardware()}. {len(found) - len(missing)} of {len(found)} cells are there."
+        f"{lacks} Accuracies are top-1 in %, of the last step, with 95 % intervals over resampled test images.\n\n"
+        f"{markdown_table(header, rows)}\n"
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out / "table.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    if done := [each for each in found if each.done]:
+        save_picture(study.picture(done), out / "chart.png")
+    return out / "table.md"
