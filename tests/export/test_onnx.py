@@ -157,6 +157,12 @@ def test_lower_precisions_pass_and_are_smaller(
     assert (tmp_path / report.file).stat().st_size < 0.75 * (folder / "model.onnx").stat().st_size
 
 
+def test_a_resnet_is_quantised_in_its_convolutions(small: Callable[..., Encoder], tmp_path: Path) -> None:
+    assert to_onnx(small("resnet"), tmp_path, precision="int8").passed
+    operators = {node.op_type for node in onnx.load(tmp_path / "model_int8.onnx").graph.node}
+    assert "ConvInteger" in operators and "Conv" not in operators
+
+
 def test_free_sides(vit: tuple[Encoder, Path, Parity], tmp_path: Path) -> None:
     encoder, _, _ = vit
     report = to_onnx(encoder, tmp_path, dynamic=True)
