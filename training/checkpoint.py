@@ -38,8 +38,9 @@ class Checkpoint:
             "step": step,
             "seconds": seconds,
         }
-        with atomic_write(self.path) as temporary:
-            torch.save(content, temporary)
+        # Into an open file: torch's own writer would not say why it failed.
+        with atomic_write(self.path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
 
     def restore(self) -> tuple[int, float]:
         """Load the tensors in place; steps done and seconds spent. WeightsError where the file cannot be used."""

@@ -16,10 +16,11 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from zoo.errors import DataError, RecipeError
-from zoo.files import atomic_write
+from zoo.files import atomic_write, sweep
 from zoo.sources import Source, open_source, splits, train_and_test
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
+from zoo.training.disk import told_when_full
 from zoo.training.finish import RunFacts, measure_model, write_model
 from zoo.training.methods import Method, Step
 from zoo.training.online import OnlineKNN
@@ -52,21 +53,37 @@ def run(
     init: a zoo model to begin with. name, command: of the recipe, for the card. scores: measure the model at the end.
 
     The same call on the same folder continues from its last checkpoint, and leaves a finished run as it is. Raises
-    RecipeError where the folder holds a run of another recipe, DataError where there are fewer images than a batch.
+    RecipeError where the folder holds a run of another recipe, DataError where there are fewer images than a batch,
+    DiskFull where there is no room for what it writes.
     With several processes the first one measures the model, after the others have returned.
 
     >>> zoo.training.run(recipe("mae/smoke"), "photos/", "runs/mine")
     PosixPath('runs/mine')
     """
     recipe.check()
-    out = Path(out)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
+    with told_when_full(Path(out)):
+        return _run(recipe, data, Path(out), test, init, name, command, scores)
+
+
+def _run(
+    recipe: Recipe,
+    data: str | Path,
+    out: Path,
+    test: str | Path | None,
+    init: str | Path | None,
+    name: str | None,
+    command: str | None,
+    scores: bool,
+) -> Path:
+    """`run`, on a disk with room."""
     train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
     claim = {"images": str(data), "init": None if init is None else str(init), **recipe.describe()}
     if _claim(out, claim):
         log.warning("%s is finished already; to train it anew, remove it or give another --out", out)
         return out
+    sweep(out)  # what a killed run was writing
     method = _prepared(recipe, train, init)
     before = None
     if (first := method.first()) is not None:

@@ -10,9 +10,7 @@ import multiprocessing
 import os
 import shlex
 import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from runs import assert_same_weights, kill_after, rows, saved, tensors
 from torch import Tensor, nn
 
 import zoo
@@ -46,41 +45,12 @@ def small(tiny: Tiny, file: str, **knobs: dict[str, Any]) -> Recipe:
     return tiny(f"{file}/smoke", **knobs | {"run": {"checkpoint_minutes": 0.0, **knobs.get("run", {})}})
 
 
-def saved(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
-    return content
-
-
-def tensors(content: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a nested state, with its place."""
-    if isinstance(content, Tensor):
-        yield path, content
-    elif isinstance(content, dict | list):
-        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-            yield from tensors(value, f"{path}.{key}")
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    """Method and optimiser agree to the last bit, and so do the model files."""
-    ours, theirs = saved(a), saved(b)
-    for part in ("method", "optimizer"):
-        mine, other = dict(tensors(ours[part])), dict(tensors(theirs[part]))
-        assert mine.keys() == other.keys()
-        assert len(mine) > 50
-        assert [name for name in mine if not torch.equal(mine[name], other[name])] == []
-    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
-
-
 def unfinished(folder: Path) -> Path:
     """The folder as a kill before the last moment leaves it."""
     claim = json.loads((folder / "recipe.json").read_text())
     assert claim.pop("finished") is True
     (folder / "recipe.json").write_text(json.dumps(claim))
     return folder
-
-
-def rows(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -176,25 +146,6 @@ def server() -> ForkServerContext:
     return context
 
 
-def kill_midway(context: ForkServerContext, recipe: Recipe, data: Path, out: Path) -> int:
-    """Start a run in a process of its own, SIGKILL it after some steps, and return the step of its checkpoint."""
-    process = context.Process(target=run, args=(recipe, data, out))
-    process.start()
-    deadline = time.monotonic() + 240  # a busy machine takes long to import torch
-    log = out / "log.jsonl"
-    while not (
-        log.is_file() and len(log.read_text().splitlines()) >= 7 and (out / "checkpoint.pt").is_file()
-    ):
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    step: int = saved(out)["step"]
-    assert 6 <= step < TOTAL
-    return step
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_run_continues_to_the_same_weights(
@@ -202,7 +153,8 @@ def test_a_killed_run_continues_to_the_same_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     recipe, out = small(tiny, method), tmp_path / "run"
-    step = kill_midway(server, recipe, photos, out)
+    step = kill_after(server, recipe, photos, out, 7)
+    assert 6 <= step < TOTAL
     assert not (out / "model.safetensors").exists()
     with (out / "log.jsonl").open("a") as file:
         file.write(f'{{"step": {step + 1}, "lo')  # killed in the middle of a line
