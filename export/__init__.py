@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from zoo.export.onnx import to_onnx as to_onnx
     from zoo.export.parity import Parity as Parity
     from zoo.export.runtime import OnnxEncoder as OnnxEncoder
+    from zoo.export.web import to_web as to_web
 
 _PUBLIC = {
     "to_onnx": "zoo.export.onnx",
     "reconstruction_to_onnx": "zoo.export.onnx",
     "to_tensorrt": "zoo.export.for_tensorrt",
     "reconstruction_to_tensorrt": "zoo.export.for_tensorrt",
+    "to_web": "zoo.export.web",
     "Parity": "zoo.export.parity",
     "OnnxEncoder": "zoo.export.runtime",
 }

@@ -12,6 +12,7 @@ from zoo.export.for_tensorrt import reconstruction_to_tensorrt, to_tensorrt
 from zoo.export.masked import hides
 from zoo.export.onnx import reconstruction_to_onnx, to_onnx
 from zoo.export.parity import Parity
+from zoo.export.web import to_web
 from zoo.progress import track
 
 
@@ -34,3 +35,12 @@ def tensorrt_command(encoder: Encoder, out: Path, precision: Any, *, engine: boo
     for step in track(steps, "tracing and comparing"):
         print(f"{step()}\n")
     print(f"wrote {out}; engines: {'built, not run' if engine else 'none built'}")
+
+
+def web_command(encoder: Encoder, out: Path, precision: Any, *, runtime: str | None) -> None:
+    """`zoo export MODEL --to web --out OUT`: begin a static site, or add the model to one."""
+    for step in track(
+        [partial(to_web, encoder, out, precision=precision, runtime=runtime)], "tracing and comparing"
+    ):
+        print(f"{step()}\n")
+    print(f"wrote {out}; look at it with: python -m http.server -d {out}")

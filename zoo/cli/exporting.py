@@ -11,7 +11,7 @@ from zoo.cli.rooms import room
 from zoo.errors import Unsupported
 from zoo.pulling import find
 
-_TARGETS = ("onnx", "tensorrt")
+_TARGETS = ("onnx", "tensorrt", "web")
 _ROOM = "export.commands"
 
 
@@ -22,7 +22,11 @@ def _export_arguments(parser: Parser) -> None:
     )
     add_model(parser)
     parser.add_argument(
-        "--to", type=one_of(*_TARGETS), default="onnx", metavar="TARGET", help="onnx or tensorrt"
+        "--to",
+        type=one_of(*_TARGETS),
+        default="onnx",
+        metavar="TARGET",
+        help="onnx, tensorrt, or web: a page that runs the model in the reader's browser",
     )
     parser.add_argument(
         "--out",
@@ -57,13 +61,20 @@ def _export_arguments(parser: Parser) -> None:
         help="of --to tensorrt: stop at the graph, for an engine built elsewhere",
     )
     parser.add_argument(
+        "--runtime",
+        metavar="FOLDER",
+        help="of --to web: an unpacked onnxruntime-web, where the network cannot be asked for it",
+    )
+    parser.add_argument(
         "--photos", metavar="SOURCE", help="photos (500 or more) whose nearest neighbours must stay the same"
     )
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    if arguments.to == "tensorrt":
-        _export_tensorrt(arguments)
+    if arguments.runtime is not None and arguments.to != "web":
+        raise Unsupported("--runtime is of --to web: onnxruntime-web for its page; leave it out")
+    if arguments.to in _OTHERS:
+        _OTHERS[arguments.to](arguments)
         return
     commands, out = room(_ROOM), _out(arguments)
     commands.export_command(
@@ -97,6 +108,19 @@ def _export_tensorrt(arguments: argparse.Namespace) -> None:
     )
 
 
+def _export_web(arguments: argparse.Namespace) -> None:
+    for flag in ("size", "dynamic", "preprocess", "attention", "pyramid", "photos"):
+        if getattr(arguments, flag):
+            raise Unsupported(
+                f"--{flag} is not of --to web: the page decides what its graph takes and gives; leave it out"
+            )
+    if arguments.out is None:
+        raise UsageError("--to web begins a site or adds to one; give its folder: --out site/")
+    room(_ROOM).web_command(
+        load_model(arguments), arguments.out, arguments.precision, runtime=arguments.runtime
+    )
+
+
 def _out(arguments: argparse.Namespace) -> Path:
     """The folder asked for, or the onnx/ of the model's own folder. Raises UsageError where that is no place."""
     if arguments.out is not None:
@@ -116,11 +140,13 @@ def _out(arguments: argparse.Namespace) -> Path:
     return model / "onnx"
 
 
+_OTHERS = {"tensorrt": _export_tensorrt, "web": _export_web}
+
 COMMANDS = (
     Command(
         "export",
-        "MODEL --to onnx|tensorrt [--out FOLDER] [--precision fp32|fp16|int8]",
-        "write a model as ONNX or TensorRT, where it passes against PyTorch",
+        "MODEL --to onnx|tensorrt|web [--out FOLDER] [--precision fp32|fp16|int8]",
+        "write a model as ONNX, TensorRT or a web page, where it passes against PyTorch",
         _export_arguments,
         _export,
     ),
