@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -26,9 +26,14 @@ def slow_patch(image: Tensor, patch: int, side: int, normalised: bool = False) -
 
 
 def slow_loss(
-    pixels: Tensor, predicted: Iterable[Sequence[Tensor] | Tensor], hidden: Iterable[Iterable[int]], side: int, *,
-    power: int, normalised: bool = False,
-) -> float:  # fmt: skip
+    pixels: Tensor,
+    predicted: Iterable[Mapping[int, Tensor] | Sequence[Tensor]],
+    hidden: Iterable[Iterable[int]],
+    side: int,
+    *,
+    power: int,
+    normalised: bool = False,
+) -> float:
     """Mean over images of the mean over hidden patches of the mean over a patch's pixels of |guess - pixel|^power.
 
     predicted: of each image, the pixels of patch i at i.

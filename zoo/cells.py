@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.errors import MaskError
 from zoo.masking import PROJECTION, STREAM, Seeds, cells, splitmix64
-from zoo.patches import patchify, unpatchify
+from zoo.patches import patchify, take, unpatchify
 
 PATCH = 16  # pixels along the side of the patches that UM-MAE's masks hide, four tokens of a pyramid's first stage
 
@@ -73,9 +73,7 @@ def kept_patches(hidden: Tensor, secondary: Tensor | None = None) -> Tensor:
 def compact_image(pixels: Tensor, kept: Tensor, patch: int) -> Tensor:
     """(B, C, H, W) -> (B, C, H/2, W/2): the kept patch (B, M) of every cell, in the cells' order."""
     half = (pixels.shape[-2] // patch // 2, pixels.shape[-1] // patch // 2)
-    patches = patchify(pixels, patch)
-    chosen = patches.gather(1, kept[..., None].expand(-1, -1, patches.shape[-1]))
-    return unpatchify(chosen, patch, half)
+    return unpatchify(take(patchify(pixels, patch), kept), patch, half)
 
 
 def token_places(kept: Tensor, grid: tuple[int, int], per_patch: int) -> Tensor:

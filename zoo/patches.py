@@ -48,6 +48,11 @@ def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, h * patch, w * patch)
 
 
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """Of tokens (B, N, D) those at (B, K): (B, K, D)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
 def hidden_pixels(hidden: Tensor, patch: int) -> Tensor:
     """Hidden patches (B, h, w) as hidden pixels (B, 1, H, W)."""
     return hidden.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,20 @@ def hidden_of(masks: Masks) -> list[list[int]]:
     return [covered.flatten().nonzero()[:, 0].tolist() for covered in masks.hidden]
 
 
+def at(patches: list[list[int]], rows: Iterable[Tensor]) -> list[dict[int, Tensor]]:
+    """Of each image, its rows by patch."""
+    return [dict(zip(each, found, strict=True)) for each, found in zip(patches, rows, strict=True)]
+
+
 def watched(method: UMMAE, pixels: Tensor, noise: Tensor = NOISE) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, the decoder's pixels of every patch (B, N, P*P*3) and the pooled features of one forward pass."""
+    """Loss, the decoder's pixels of the hidden patches (B, K, P*P*3) and the pooled features of one forward pass."""
     seen: list[Tensor] = []
     handle = method.pixels.head.register_forward_hook(lambda module, given, out: seen.append(out))
     loss, logs = method([pixels], STEP, noise)
     handle.remove()
     features = logs["features"]
     assert isinstance(features, Tensor)
-    return loss, seen[0][:, -((SIDE // P) ** 2) :], features
+    return loss, seen[0], features
 
 
 @pytest.mark.parametrize("normalised", [True, False])
@@ -88,7 +93,7 @@ def test_loss_equals_the_loops(small: Make, family: str, normalised: bool) -> No
     loss, predicted, _ = watched(small(family, normalised_targets=normalised), pictures())
     hidden = hidden_of(drawn())
     assert [len(patches) for patches in hidden] == [48, 48]  # the secondary mask's are not among them
-    expected = slow_loss(pictures(), predicted, hidden, P, power=2, normalised=normalised)
+    expected = slow_loss(pictures(), at(hidden, predicted), hidden, P, power=2, normalised=normalised)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -105,11 +110,9 @@ def test_a_step_equals_the_dense_masked_computation(
     tensors = theirs(method.backbone, method.pixels)
     tokens = SLOW[family](tensors, SAID[family], pictures(), masks)
     of_hidden, hidden = slow_decoder(tensors, tokens, masks.hidden, "own"), hidden_of(masks)
-    predicted: Any = [
-        dict(zip(patches, rows, strict=True)) for patches, rows in zip(hidden, of_hidden, strict=True)
-    ]
     loss, _, features = watched(method, pictures())
-    assert loss.item() == pytest.approx(slow_loss(pictures(), predicted, hidden, P, power=2), rel=1e-4)
+    expected = slow_loss(pictures(), at(hidden, of_hidden), hidden, P, power=2)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(features, tokens.mean(dim=(1, 2)), atol=1e-4, rtol=1e-4)
 
 

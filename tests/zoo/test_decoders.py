@@ -14,6 +14,7 @@ from transformers.models.vit_mae.modeling_vit_mae import ViTMAEDecoder
 
 from zoo.decoders.mae import MAEDecoder
 from zoo.masking import draw_mask, visible_indices
+from zoo.patches import take
 from zoo.positions import sincos_positions
 
 
@@ -140,3 +141,27 @@ def test_gradients_reach_tokens_and_the_mask_token() -> None:
 def test_half_precision_keeps_its_dtype() -> None:
     tokens, visible = inputs((4, 4))
     assert decoder().bfloat16()(tokens.bfloat16(), visible, (4, 4)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+@pytest.mark.parametrize("ratio", [0.75, 0.0])
+def test_some_patches_are_those_of_all(depth: int, ratio: float) -> None:
+    """What is computed once for all images, or left out, changes neither pixels nor gradients."""
+    model, (tokens, visible) = decoder(depth), inputs((4, 4), ratio)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    seen = torch.zeros(2, 16, dtype=torch.bool).scatter(1, visible, True)
+    asked = visible_indices(seen)  # what `visible` leaves
+    found = []
+    for few in (True, False):
+        model.zero_grad()
+        given = tokens.clone().requires_grad_()
+        pixels = model(given, visible, (4, 4), asked if few else None)
+        pixels = pixels if few else take(pixels, asked)
+        assert pixels.shape == (2, asked.shape[1], 4 * 4 * 3)
+        pixels.sin().sum().backward()
+        found.append([pixels, given.grad, *(parameter.grad for parameter in model.parameters())])
+    for quick, plain in zip(*found, strict=True):
+        assert (quick is None) == (plain is None)
+        torch.testing.assert_close(quick, plain, atol=1e-4, rtol=1e-4)

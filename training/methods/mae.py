@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from zoo.decoders.mae import MAEDecoder
 from zoo.errors import RecipeError
 from zoo.families import vit
 from zoo.masking import draw_mask, visible_indices
-from zoo.patches import grid_of, hidden_error, normalise_patches, patchify
+from zoo.patches import grid_of, hidden_error, normalise_patches, patchify, take
 from zoo.positions import sincos_positions
 from zoo.training import augment
 from zoo.training.backbones import check_family, check_sides
@@ -93,11 +94,12 @@ class MAE(Method):
         hidden = draw_mask("random", grid, noise.tolist(), self.config.ratio).flatten(1).to(pixels.device)
         visible = visible_indices(hidden)  # (B, V)
         tokens = vit.visible_tokens(self.backbone, pixels, visible)  # (B, 1 + V, D)
-        predicted = self.pixels(tokens, visible, grid).float()  # (B, N, P*P*3)
-        target = patchify(pixels, patch)
+        asked = visible_indices(~hidden)  # (B, K)
+        predicted = self.pixels(tokens, visible, grid, asked).float()  # (B, K, P*P*3)
+        target = take(patchify(pixels, patch), asked)
         if self.config.normalised_targets:
             target = normalise_patches(target)
-        loss = hidden_error(predicted, target, hidden).mean()
+        loss = hidden_error(predicted, target, torch.ones_like(asked, dtype=torch.bool)).mean()
         return loss, {"features": tokens[:, 1:].mean(1).detach()}
 
     def encoder(self) -> nn.Module:

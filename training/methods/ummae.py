@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -19,8 +20,8 @@ from zoo.cells import PATCH, check_halves
 from zoo.decoders import ummae
 from zoo.errors import MaskError, RecipeError, Unsupported
 from zoo.families import family
-from zoo.masking import as_seeds, draw_mask, hidden_count
-from zoo.patches import grid_of, normalise_patches, patchify
+from zoo.masking import as_seeds, draw_mask, hidden_count, visible_indices
+from zoo.patches import grid_of, normalise_patches, patchify, take
 from zoo.training import augment
 from zoo.training.backbones import backbone, blocks, check_family, check_sides
 from zoo.training.methods import Method, Step, Views
@@ -92,11 +93,12 @@ class UMMAE(Method):
         hidden = draw_mask(self.spec.strategy, grid, seeds, self.spec.ratio)
         masks = ummae.settle(self.spec, self.backbone, hidden, self.spec.secondary, seeds).to(pixels.device)
         tokens, seen = ummae.encode(self.family, self.backbone, self.pixels, pixels, masks)
-        predicted = ummae.decode(self.pixels, tokens, seen, masks.hidden).float()  # (B, N, P*P*3)
-        target = patchify(pixels, patch)
+        asked = visible_indices(~masks.hidden)  # (B, K)
+        predicted = ummae.decode(self.pixels, tokens, seen, masks.hidden, asked).float()  # (B, K, P*P*3)
+        target = take(patchify(pixels, patch), asked)
         if self.spec.normalised_targets:
             target = normalise_patches(target)
-        loss = ummae.error(predicted, target, masks.hidden.flatten(1)).mean()
+        loss = ummae.error(predicted, target, torch.ones_like(asked, dtype=torch.bool)).mean()
         return loss, {"features": tokens.flatten(1, -2).mean(1).detach()}
 
     def encoder(self) -> nn.Module:

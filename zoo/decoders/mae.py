@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from zoo.decoders import Masks
 from zoo.errors import Unsupported
 from zoo.masking import Seeds, visible_indices
-from zoo.patches import hidden_error
+from zoo.patches import hidden_error, take
 from zoo.positions import sincos_positions
 
 if TYPE_CHECKING:
@@ -46,26 +47,72 @@ class MAEDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens: Tensor, visible: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Pixels of every patch, (B, N, P*P*C), hidden and visible alike.
+    def forward(
+        self, tokens: Tensor, visible: Tensor, grid: tuple[int, int], asked: Tensor | None = None
+    ) -> Tensor:
+        """Pixels of every patch, (B, N, P*P*C), hidden and visible alike; or of the K asked for, (B, K, P*P*C).
 
-        tokens: (B, 1 + V, D), the class token first. visible: (B, V) row-major patch indices. Positions are recomputed
-        for the grid (h, w), exactly, at any size.
+        tokens: (B, 1 + V, D), the class token first. visible: (B, V) row-major patch indices; asked: (B, K), likewise.
+        Positions are recomputed for the grid (h, w), exactly, at any size.
         """
         x = self.embed(tokens)  # (B, 1 + V, D')
-        batch, _, width = x.shape
-        patches = self.mask_token.to(x.dtype).expand(batch, grid[0] * grid[1], width)
-        patches = patches.scatter(1, visible[..., None].expand(-1, -1, width), x[:, 1:])
-        patches = patches + sincos_positions(grid, width).to(x)
-        x = torch.cat([x[:, :1], patches], dim=1)  # the class token's own position is zero
-        return self.to_pixels(x)[:, 1:]
+        positions = F.pad(sincos_positions(grid, x.shape[2]).to(x), (0, 0, 1, 0))  # the class token's is zero
+        places = F.pad(visible + 1, (1, 0))  # (B, 1 + V)
+        blank = self.mask_token.to(x.dtype) + positions  # (1, 1 + N, D')
+        pixels = self.to_pixels(blank, x + positions[places], places, None if asked is None else asked + 1)
+        return pixels if asked is not None else pixels[:, 1:]
 
-    def to_pixels(self, x: Tensor) -> Tensor:
-        """(B, T, D') through the blocks and the head: (B, T, P*P*C)."""
-        for block in self.blocks:
-            x = block(x)
+    def to_pixels(self, blank: Tensor, own: Tensor, places: Tensor, asked: Tensor | None = None) -> Tensor:
+        """Tokens (B, S, D') at their places (B, S), blank ones (1, T, D') elsewhere: pixels (B, T, P*P*C).
+
+        asked: (B, K), the tokens whose pixels are wanted, (B, K, P*P*C). Then no work is done twice or for nothing: all
+        images share the blank tokens, until the first block mixes them with others, and the last block leaves out what
+        nobody asked for.
+        """
+        x = _laid(blank, own, places)
+        blocks = list(self.blocks)
+        if asked is not None and blocks:
+            *earlier, last = blocks
+            if earlier:
+                x = _first_block(earlier[0], x, blank, own, places)
+            for block in earlier[1:]:
+                x = block(x)
+            x = _last_block(last, x, asked)
+        else:
+            for block in blocks:
+                x = block(x)
+            x = x if asked is None else take(x, asked)
         pixels: Tensor = self.head(self.norm(x))
         return pixels
+
+
+def _laid(blank: Tensor, own: Tensor, places: Tensor) -> Tensor:
+    """Rows (B, S, D) at their places among blank ones (1, T, D): (B, T, D)."""
+    return blank.expand(own.shape[0], -1, -1).scatter(1, places[..., None].expand(-1, -1, own.shape[2]), own)
+
+
+def _first_block(block: Any, x: Tensor, blank: Tensor, own: Tensor, places: Tensor) -> Tensor:
+    """`block(x)`, with queries, keys and values of the blank tokens computed once for all images."""
+    blank, own = (block.attn.qkv(block.norm1(each)) for each in (blank, own))
+    q, k, v = _laid(blank, own, places).chunk(3, dim=2)
+    return _after_attention(block, x, q, k, v)
+
+
+def _last_block(block: Any, x: Tensor, asked: Tensor) -> Tensor:
+    """`block(x)` at the asked tokens alone, (B, K, D'), which still look at all."""
+    normed, qkv, width = block.norm1(x), block.attn.qkv, x.shape[2]
+    q = F.linear(take(normed, asked), qkv.weight[:width], qkv.bias[:width])
+    k, v = F.linear(normed, qkv.weight[width:], qkv.bias[width:]).chunk(2, dim=2)
+    return _after_attention(block, take(x, asked), q, k, v)
+
+
+def _after_attention(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The rest of a pre-norm block. x, q: (B, K, D'). k, v: (B, T, D')."""
+    q, k, v = (each.unflatten(2, (block.attn.num_heads, -1)).transpose(1, 2) for each in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    x = x + block.attn.proj(mixed)
+    out: Tensor = x + block.mlp(block.norm2(x))
+    return out
 
 
 def build(spec: DecoderSpec, module: nn.Module) -> MAEDecoder:

@@ -55,23 +55,22 @@ class UMMAEDecoder(MAEDecoder):
             nn.init.zeros_(self.embed.bias)
         self.secondary_token = nn.Parameter(0.02 * torch.randn(1, 1, token_width)) if secondary else None
 
-    def forward_cells(self, tokens: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
-        """Pixels of every patch, (B, N, P*P*C), hidden and visible alike.
+    def forward_cells(
+        self, tokens: Tensor, kept: Tensor, hidden: Tensor, asked: Tensor | None = None
+    ) -> Tensor:
+        """Pixels of every patch, (B, N, P*P*C), hidden and visible alike; or of the K asked for, (B, K, P*P*C).
 
         tokens: (B, h/4, w/4, D) of the compact image. kept: (B, M), the patch of each cell. hidden: (B, h, w); a cell
-        that hides all four has nothing to tell, and its patches are mask tokens like the others.
+        that hides all four has nothing to tell, and its patches are mask tokens like the others. asked: (B, K).
         """
         grid = (hidden.shape[1], hidden.shape[2])
         cells = self.cells(tokens)  # (B, M, D')
-        width = cells.shape[-1]
-        positions = sincos_positions(grid, width).to(cells)
-        masked = self.mask_token.to(cells.dtype) + positions  # (1, N, D')
+        positions = sincos_positions(grid, cells.shape[2]).to(cells)
+        blank = self.mask_token.to(cells.dtype) + positions  # (1, N, D')
         stands_at = kept.sort(dim=1).values if self.visible_pos == "official" else kept
         seen = ~hidden.flatten(1).gather(1, kept)[..., None]
-        index = kept[..., None].expand(-1, -1, width)
-        x = masked.expand(cells.shape[0], -1, -1)
         return self.to_pixels(
-            x.scatter(1, index, torch.where(seen, cells + positions[stands_at], x.gather(1, index)))
+            blank, torch.where(seen, cells + positions[stands_at], blank[0, kept]), kept, asked
         )
 
     def cells(self, tokens: Tensor) -> Tensor:
@@ -163,12 +162,12 @@ def encode(
     return family.visible_tokens(module, pixels, seen, blind, token), seen
 
 
-def decode(decoder: Any, tokens: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
-    """Pixels of every patch, (B, N, P*P*C), from what `encode` gave. hidden: (B, h, w)."""
+def decode(decoder: Any, tokens: Tensor, seen: Tensor, hidden: Tensor, asked: Tensor | None = None) -> Tensor:
+    """Pixels of every patch, (B, N, P*P*C), from what `encode` gave, or of those asked for. hidden: (B, h, w)."""
     if decoder.pyramid:
-        pixels: Tensor = decoder.forward_cells(tokens, seen, hidden)
+        pixels: Tensor = decoder.forward_cells(tokens, seen, hidden, asked)
     else:
-        pixels = decoder(tokens, seen, (hidden.shape[1], hidden.shape[2]))
+        pixels = decoder(tokens, seen, (hidden.shape[1], hidden.shape[2]), asked)
     return pixels
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.architectures import create
 from zoo.errors import Unsupported
 from zoo.features import Features
-from zoo.patches import grid_of, row_major, with_token
+from zoo.patches import grid_of, row_major, take, with_token
 from zoo.resizing import keep_rule, resize_positions, rule_of
 
 
@@ -148,12 +148,10 @@ def visible_tokens(
     if module.num_prefix_tokens != 1 or module.cls_token is None:
         raise Unsupported("masked encoding needs a ViT with one class token and no registers")
     of_class_token, positions = positions_for(module, pixels.shape[-2:])
-    embedded = module.patch_embed(pixels).flatten(1, -2)  # (B, N, D)
-    index = visible[..., None].expand(-1, -1, embedded.shape[-1])
-    x = embedded.gather(1, index)
+    x = take(module.patch_embed(pixels).flatten(1, -2), visible)  # (B, V, D)
     if blind is not None and token is not None:
         x = torch.where(blind[..., None], token.to(x.dtype), x)
-    x = x + positions.expand(x.shape[0], -1, -1).gather(1, index)
+    x = x + take(positions.expand(x.shape[0], -1, -1), visible)
     x = module.norm_pre(_with_prefix(module, of_class_token, x))
     for block in module.blocks:
         x = block(x)
