@@ -94,7 +94,7 @@ def _run(
     if recipe.run.minutes is not None:
         from zoo.training.pace import in_minutes  # it takes steps of this file
 
-        recipe, how = in_minutes(accelerator, method, dataset, recipe, out, before)
+        recipe, how = in_minutes(accelerator, dataset, recipe, out, before)
         note = f"{note} {how}"
     state = State(skipped=sorted(dataset.skipped))
     loop(accelerator, method, dataset, recipe, out, state)

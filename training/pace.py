@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import time
@@ -14,7 +13,6 @@ from accelerate import Accelerator
 from zoo.files import atomic_write
 from zoo.training import engine
 from zoo.training.data import CutViews, Order, loader
-from zoo.training.methods import Method
 from zoo.training.optimisers import build_optimizer
 from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
@@ -24,22 +22,17 @@ WARM, SHARE, FEWEST, MOST = 3, 0.05, 8, 400
 
 
 def in_minutes(
-    accelerator: Accelerator,
-    method: Method,
-    dataset: CutViews,
-    recipe: Recipe,
-    out: Path,
-    before: Path | None = None,
+    accelerator: Accelerator, dataset: CutViews, recipe: Recipe, out: Path, before: Path | None = None
 ) -> tuple[Recipe, str]:
     """The recipe with the steps that fit into `run.minutes`, and a sentence that says so for the card.
 
-    The speed is that of a few steps of a copy, measured once and kept in `pace.json`; it is not learnt from. before: a
+    The speed is that of a few steps, measured once and kept in `pace.json`; nothing is learnt from them. before: a
     run that had to come first, whose minutes count.
     """
     assert recipe.run.minutes is not None
     path = out / "pace.json"
     if not path.is_file():
-        seconds, over = _measured(accelerator, method, dataset, recipe)
+        seconds, over = _measured(accelerator, dataset, recipe)
         mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), reduction="mean")
         if accelerator.is_main_process:
             with atomic_write(path) as temporary:
@@ -58,13 +51,12 @@ def in_minutes(
     return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, steps=steps)), how
 
 
-def _measured(
-    accelerator: Accelerator, method: Method, dataset: CutViews, recipe: Recipe
-) -> tuple[float, int]:
-    """Seconds a step, and over how many steps of a copy of the method that is thrown away."""
+def _measured(accelerator: Accelerator, dataset: CutViews, recipe: Recipe) -> tuple[float, int]:
+    """Seconds a step, and over how many steps of another method of the recipe, which is thrown away."""
     assert recipe.run.minutes is not None
     steps = engine.count_steps(recipe, len(dataset), dataset.source.title)
-    trial = copy.deepcopy(method)
+    with torch.random.fork_rng(devices=[]):
+        trial = recipe.method.build(recipe)
     if recipe.run.compile:
         for module in trial.compiled():
             module.compile()

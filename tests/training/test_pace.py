@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -13,9 +14,12 @@ import torch
 
 from zoo.cards import read_card
 from zoo.errors import RecipeError
+from zoo.sources import open_source
 from zoo.training import engine, pace
 from zoo.training.cells import Found
+from zoo.training.data import CutViews
 from zoo.training.engine import run
+from zoo.training.methods import method_names, recipe
 from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
 from zoo.training.schedules import warmup_cosine
@@ -54,6 +58,20 @@ def test_it_takes_the_steps_that_fit(
     peak = turned.optim.lr * turned.optim.batch / 256
     last = warmup_cosine(steps - 1, steps, min(0.1 * 3, steps / 10), peak, turned.schedule.final_lr)
     assert lines[-1]["lr"] == pytest.approx(last)  # its schedule ends with it
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_can_be_measured(
+    name: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "FEWEST", 1)
+    smoke = recipe(f"{name}/smoke")
+    optim, timed = dataclasses.replace(smoke.optim, batch=4), dataclasses.replace(smoke.run, minutes=1e-4)
+    turned = dataclasses.replace(smoke, optim=optim, run=timed)
+    views = turned.method.build(turned).views()
+    dataset = CutViews(open_source(photos, "train"), views, 0, 40, True)
+    paced, _ = pace.in_minutes(engine.start_accelerator("no", cpu=True), dataset, turned, tmp_path)
+    assert paced.schedule.steps == 1 and json.loads((tmp_path / "pace.json").read_text())["over"] == 1
 
 
 def test_measuring_teaches_nothing(tiny: Callable[..., Recipe], photos: Path, tmp_path: Path) -> None:
