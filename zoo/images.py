@@ -52,13 +52,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_FILTERS.acquire, after_in_parent=_release, after_in_child=_release)
 
 
-def read_image(source: ImageSource, *, channels: int = 3) -> Image.Image:
+def read_image(source: ImageSource, *, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in `source` as a fresh 8-bit image: mode RGB, or L for one channel.
 
     EXIF orientation is applied, transparency laid on white, 16-bit grey scaled to 8 bit; of several frames, the
     first is taken. source: a path ("~" allowed), encoded bytes, a binary file, a PIL image, or a uint8 array of
     shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
-    Raises ImageError, naming the source, for whatever is no whole picture of at most MAX_PIXELS.
+    Raises ImageError, naming the source, for whatever is no whole picture of at most max_pixels, which are counted
+    before any is decoded.
 
     >>> read_image("model_cards/photos/cat_chelsea.jpg").mode
     'RGB'
@@ -71,7 +72,7 @@ def read_image(source: ImageSource, *, channels: int = 3) -> Image.Image:
     name = _name(source)
     try:
         with _opened(source) as image:
-            _check_pixels(image.width, image.height)
+            _check_pixels(image.width, image.height, max_pixels)
             with nullcontext() if image.format in _SILENT_DECODERS else _quiet():
                 image.load()
             rgb = _upright(image, _orientation(image))
@@ -187,13 +188,13 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _check_pixels(width: int, height: int) -> None:
-    """Raises ImageError for a picture without pixels or with more than MAX_PIXELS."""
+def _check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Raises ImageError for a picture without pixels or with more than `most`."""
     if width * height == 0:
         raise ImageError(f"{width}×{height} pixels (width × height): there is nothing to see")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise ImageError(
-            f"{width}×{height} pixels (width × height) are more than the {MAX_PIXELS:,} that are decoded; "
+            f"{width}×{height} pixels (width × height) are more than the {most:,} that are decoded; "
             "make the picture smaller, or cut it into tiles"
         )
 

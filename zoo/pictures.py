@@ -19,6 +19,7 @@ from zoo.files import atomic_write
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
+    from zoo.images import ImageSource
     from zoo.reconstruction import Reconstruction
 
 Array = npt.NDArray[np.float32]
@@ -36,6 +37,11 @@ HEAT = np.array([
 # Fine enough for the outline of an object, coarse enough to see single patches.
 FINE_GRID = 28
 
+RECONSTRUCTED = ("original", "masked", "predicted", "composite")
+BORROWED = (
+    "The picture borrows the mean and variance of every hidden patch: this model predicts normalised pixels."
+)
+
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -48,7 +54,7 @@ class Row:
     caption: str = ""
 
 
-def as_seen(encoder: Encoder, image: str | Path, *, fit: str = "whole", size: int | None = None) -> Tensor:
+def as_seen(encoder: Encoder, image: ImageSource, *, fit: str = "whole", size: int | None = None) -> Tensor:
     """What an encoder gets of a photo, as (3, H, W) in [0, 1]: a tensor it takes back as it is.
 
     size=None enlarges the photo until its short side has 28 patches. Raises ImageError and SizeError.
@@ -89,18 +95,20 @@ def attention_panel(image: Tensor, heads: Tensor, *, title: str = "", tile: int 
     return sheet([Row(tiles[i : i + columns], labels[i : i + columns]) for i in starts], title=title)
 
 
-def attention_tiles(image: Tensor, heads: Tensor, *, tile: int = 320) -> tuple[list[Image.Image], list[str]]:
-    """The tiles of `attention_panel` and their labels, for a sheet with one photo per row."""
+def attention_tiles(
+    image: Tensor, heads: Tensor, *, tile: int = 320, share: float = 0.6
+) -> tuple[list[Image.Image], list[str]]:
+    """The tiles of `attention_panel` and their labels; the last shows the patches that hold `share` of the mass."""
     size = tile_size(image, tile)
     photo = resized(to_picture(image), size)
     mean = heads.mean(dim=0)
-    heat = [_heat_over(photo, head) for head in (*heads, mean)]
-    tiles = [photo, *heat, _spotlight(photo, top_mass(mean))]
+    heat = [heat_over(photo, head) for head in (*heads, mean)]
+    tiles = [photo, *heat, _spotlight(photo, top_mass(mean, share))]
     return tiles, [
         "photo",
         *(f"head {i}" for i in range(len(heads))),
         "mean of heads",
-        "top 60 % of the mean",
+        f"top {100 * share:.3g} % of the mean",
     ]
 
 
@@ -118,12 +126,16 @@ def reconstruction_panel(
     """
     rows = []
     for i in range(len(rec.image)):
-        columns = (rec.image[i], rec.masked[i], rec.predicted[i], rec.composite[i])
-        tiles = [resized(to_picture(column), tile_size(column, tile)) for column in columns]
-        labels = ("original", "masked", "predicted", "composite") if i == 0 else ()
-        rows.append(Row(tiles, labels, reconstruction_caption(rec, i, strategy, seed)))
-    borrowed = "The picture borrows the mean and variance of every hidden patch: this model predicts normalised pixels."
-    return sheet(rows, title=title, footer=borrowed if rec.uses_target_statistics else "")
+        labels = RECONSTRUCTED if i == 0 else ()
+        caption = reconstruction_caption(rec, i, strategy, seed)
+        rows.append(Row(reconstruction_tiles(rec, i, tile=tile), labels, caption))
+    return sheet(rows, title=title, footer=BORROWED if rec.uses_target_statistics else "")
+
+
+def reconstruction_tiles(rec: Reconstruction, index: int, *, tile: int = 256) -> list[Image.Image]:
+    """One row of `reconstruction_panel`; `RECONSTRUCTED` names its tiles."""
+    columns = (rec.image[index], rec.masked[index], rec.predicted[index], rec.composite[index])
+    return [resized(to_picture(column), tile_size(column, tile)) for column in columns]
 
 
 def reconstruction_caption(
@@ -191,8 +203,8 @@ def heat_colours(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _heat_over(photo: Image.Image, head: Tensor) -> Image.Image:
-    """One head (h, w) as heat over a grey copy of the photo, on the head's own scale."""
+def heat_over(photo: Image.Image, head: Tensor) -> Image.Image:
+    """One map (h, w), such as a head, as heat over a grey copy of the photo, on the map's own scale."""
     strength = _stretched(head.detach().float().cpu().numpy())
     heat = resized(Image.fromarray(heat_colours(strength)), photo.size, Image.Resampling.NEAREST)
     return Image.blend(photo.convert("L").convert("RGB"), heat, 0.78)

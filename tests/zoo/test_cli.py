@@ -18,7 +18,7 @@ from zoo.cli.arguments import split_knobs
 from zoo.tables import pairs, table
 
 COMMANDS = ["list", "show", "register", "remove", "pull", "verify", "push", "attend", "reconstruct", "demo"]
-COMMANDS += ["embed", "evaluate", "compare", "train", "study", "methods", "recipes", "export", "bench"]
+COMMANDS += ["embed", "evaluate", "compare", "train", "study", "methods", "recipes", "export", "bench", "app"]
 DINO, MAE = "dino_vitt16_imagenette", "mae_vitt16_imagenette"
 
 

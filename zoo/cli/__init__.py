@@ -63,9 +63,9 @@ def _run(words: list[str]) -> None:
 
 
 def _commands() -> list[Command]:
-    from zoo.cli import benching, comparing, exporting, hub, looking, measuring, models, training
+    from zoo.cli import benching, comparing, exporting, hub, looking, measuring, models, serving, training
 
-    rooms = (models, hub, looking, measuring, comparing, benching, training, exporting)
+    rooms = (models, hub, looking, measuring, comparing, benching, training, exporting, serving)
     return [command for room in rooms for command in room.COMMANDS]
 
 

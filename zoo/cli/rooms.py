@@ -8,7 +8,11 @@ from types import ModuleType
 from zoo.errors import Unsupported
 
 # The extra of `pip install` that brings what a room needs, and what is done there.
-_EXTRAS = {"training": ("train", "training"), "export": ("export", "an exported graph")}
+_EXTRAS = {
+    "training": ("train", "training"),
+    "export": ("export", "an exported graph"),
+    "app": ("app", "the browser app"),
+}
 
 
 def room(module: str) -> ModuleType:

@@ -1,0 +1,16 @@
+"""What `zoo app` does, for the command line that finds this room by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zoo.app.server import serve
+from zoo.pulling import pull
+
+
+def app_command(models: Sequence[str], host: str, port: int) -> None:
+    """Fetch the models where they are not here yet, and serve the pages. Raises what `zoo.pull` and `serve` raise."""
+    # Imported here, so that a missing library is told before anything is fetched.
+    import gradio  # noqa: F401
+
+    serve([pull(name) for name in models], host=host, port=port, say=lambda text: print(text, flush=True))

@@ -1,0 +1,46 @@
+"""The pages: wiring only. What they show is computed by the pure functions beside this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+from gradio.components import Navbar
+
+from zoo.app.pages.attention import attention_page
+from zoo.app.pages.compare import compare_page
+from zoo.app.pages.models import models_page
+from zoo.app.pages.reconstruction import reconstruction_page
+from zoo.app.shelf import Shelf
+
+HOME = "Attention"
+WAITING = 64  # visitors' requests at most in the queue
+KEPT = (3600, 7200)  # pictures are looked for every hour, and deleted after two
+
+
+def build(models: Sequence[str | Path] = (), *, shelf: Shelf | None = None) -> gr.Blocks:
+    """All pages. models: names or folders shown first, besides all whose weights are on this machine.
+
+    Nothing is loaded, fetched or told to anybody before a visitor comes. `zoo.app.serve` runs it with its theme and
+    limits; raises UnknownModel or CardError for `models`.
+
+    >>> zoo.app.build().title
+    'ssl-zoo'
+    """
+    shelf = Shelf(models) if shelf is None else shelf
+    app: gr.Blocks
+    with gr.Blocks(title="ssl-zoo", analytics_enabled=False, delete_cache=KEPT) as app:
+        Navbar(main_page_name=HOME)
+        attention_page(app, shelf)
+    with app.route("Reconstruction", "/reconstruction"):
+        Navbar(main_page_name=HOME)
+        reconstruction_page(app, shelf)
+    with app.route("Compare", "/compare"):
+        Navbar(main_page_name=HOME)
+        compare_page(app, shelf)
+    with app.route("Models", "/models"):
+        Navbar(main_page_name=HOME)
+        models_page(app)
+    app.queue(max_size=WAITING, default_concurrency_limit=2)
+    return app
