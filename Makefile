@@ -34,7 +34,7 @@ demo: setup
 test: check browser
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-# What the app's tests drive. Without one they are skipped, which in CI is a failure.
+# What the tests of the app and of exported pages drive.
 browser:
 	@.ci/browser
 

@@ -8,9 +8,10 @@ from zoo.app.server import serve
 from zoo.pulling import pull
 
 
-def app_command(models: Sequence[str], host: str, port: int) -> None:
+def app_command(models: Sequence[str], host: str, port: int, site: str | None = None) -> None:
     """Fetch the models where they are not here yet, and serve the pages. Raises what `zoo.pull` and `serve` raise."""
     # Imported here, so that a missing library is told before anything is fetched.
     import gradio  # noqa: F401
 
-    serve([pull(name) for name in models], host=host, port=port, say=lambda text: print(text, flush=True))
+    places = [pull(name) for name in models]
+    serve(places, host=host, port=port, site=site, say=lambda text: print(text, flush=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,9 +15,11 @@ from zoo.app.shelf import Shelf
 from zoo.errors import Unsupported
 
 if TYPE_CHECKING:
+    import gradio as gr
     from fastapi import FastAPI
 
 LOCAL = "127.0.0.1"
+SITE = "/site"
 SYSTEM_FONTS = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
 
@@ -64,20 +67,26 @@ def serve(
     *,
     host: str = LOCAL,
     port: int = 7860,
+    site: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Run the app until it is stopped. models: names or folders shown first; port=0 takes any free one.
 
-    Raises UnknownModel or CardError for `models`, Unsupported for a host or port that cannot be had.
+    site: a folder that `zoo export --to web` wrote, to be a page too. Raises UnknownModel or CardError for `models`,
+    Unsupported for a host or port that cannot be had, or a folder that is no site.
     """
     import uvicorn
 
+    if site is not None and not (Path(site) / "index.html").is_file():
+        raise Unsupported(
+            f"{str(site)!r} holds no index.html; `zoo export MODEL --to web --out FOLDER` writes one"
+        )
     listening = listen(host, port)
     shelf = Shelf(models)
     first = shelf.names()[0]
     say(f"loading {first}")
     shelf.encoder(first)
-    app = web_app(shelf)
+    app = web_app(shelf, site)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
     shown = f"[{host}]" if ":" in host else host
     say(f"ssl-zoo is at http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops it)")
@@ -108,21 +117,34 @@ def _listening(family: int, address: tuple[Any, ...]) -> socket.socket:
         return bound
 
 
-def web_app(shelf: Shelf) -> FastAPI:
-    """The pages with their theme, limits and headers."""
+def web_app(shelf: Shelf, site: str | Path | None = None) -> FastAPI:
+    """The pages with their theme, limits and headers, and a static site beside them."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import gradio as gr
     from fastapi import FastAPI
+    from starlette.staticfiles import StaticFiles
 
     from zoo.app.pages import build
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     app.add_middleware(Headers)
+    if site is not None:
+        app.mount(
+            SITE, StaticFiles(directory=site, html=True)
+        )  # before the pages, whose path is all the rest
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SSR mode")  # which is not asked for
+        return _mounted(app, build(shelf=shelf, site=None if site is None else f"{SITE}/"))
+
+
+def _mounted(app: FastAPI, pages: gr.Blocks) -> FastAPI:
+    """The pages at the root of `app`."""
+    import gradio as gr
+
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        build(shelf=shelf),
+        pages,
         path="/",
         server_name=LOCAL,
         footer_links=["api", "settings"],

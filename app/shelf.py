@@ -47,8 +47,7 @@ class Shelf:
 
     def encoder(self, name: str, say: Callable[[str], None] = lambda text: None) -> Encoder:
         """The encoder of that name; `say` is told where it has to be loaded. Raises UnknownModel."""
-        known = self.names()
-        if name not in known:
+        if name not in self._encoders and name not in (known := self.names()):  # which reads every card
             raise UnknownModel(f"no model {name!r} on this machine{did_you_mean(name, known)}; zoo pull NAME")
 
         def make() -> Encoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -15,12 +16,18 @@ from zoo.app.pages.reconstruction import reconstruction_page
 from zoo.app.shelf import Shelf
 
 HOME = "Attention"
+NO_SERVER = """\
+# Without a server
+This page was written by `zoo export --to web`: the model runs in your browser, and your photo never leaves it."""
 WAITING = 64  # visitors' requests at most in the queue
 KEPT = (3600, 7200)  # pictures are looked for every hour, and deleted after two
 
 
-def build(models: Sequence[str | Path] = (), *, shelf: Shelf | None = None) -> gr.Blocks:
-    """All pages. models: names or folders shown first, besides all whose weights are on this machine.
+def build(
+    models: Sequence[str | Path] = (), *, shelf: Shelf | None = None, site: str | None = None
+) -> gr.Blocks:
+    """All pages. models: names or folders shown first, besides all whose weights are on this machine. site: the address
+    of a page that `zoo export --to web` wrote, shown in one of its own.
 
     Nothing is loaded, fetched or told to anybody before a visitor comes. `zoo.app.serve` runs it with its theme and
     limits; raises UnknownModel or CardError for `models`.
@@ -42,5 +49,10 @@ def build(models: Sequence[str | Path] = (), *, shelf: Shelf | None = None) -> g
     with app.route("Models", "/models"):
         Navbar(main_page_name=HOME)
         models_page(app)
+    if site is not None:
+        with app.route("No server", "/no-server"):
+            Navbar(main_page_name=HOME)
+            gr.Markdown(NO_SERVER)
+            gr.HTML(f'<iframe src="{escape(site)}" title="The exported page" class="zoo-site"></iframe>')
     app.queue(max_size=WAITING, default_concurrency_limit=2)
     return app

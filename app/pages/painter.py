@@ -25,7 +25,7 @@ def painter() -> Any:
         css_template=(_HERE / "painter.css").read_text(encoding="utf-8"),
         js_on_load=(_HERE / "painter.js").read_text(encoding="utf-8"),
         photo=BLANK,
-        label="What is hidden (click, draw, or arrow keys and space)",
+        label="What is hidden",
         show_label=True,
         container=True,
         padding=True,

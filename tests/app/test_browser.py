@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -59,9 +60,12 @@ def served(small_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """`zoo app` on a port of its own, with the bundled models and the small ones."""
     cache = str(tmp_path_factory.mktemp("gradio"))
     environ = {**os.environ, "ZOO_HOME": str(small_zoo), "GRADIO_TEMP_DIR": cache, "PYTHONPATH": str(ROOT)}
+    site = tmp_path_factory.mktemp("site")
+    (site / "index.html").write_text("<p id=own>a page of its own</p><script src=own.js></script>")
+    (site / "own.js").write_text("document.getElementById('own').textContent += ' that runs'")
     log = (tmp_path_factory.mktemp("log") / "stderr.txt").open("w+")
     process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", "app", "--port", "0"],
+        [sys.executable, "-m", "zoo", "app", "--port", "0", "--site", str(site)],
         cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=log, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -278,6 +282,18 @@ def test_pages_have_words_for_everybody(open_page: Callable[[str], Page], path: 
         page.evaluate("document.documentElement.scrollWidth") <= 390
     )  # nothing to scroll sideways on a phone
     assert errors == []
+
+
+def test_an_exported_page_is_a_page_too(open_page: Callable[[str], Page]) -> None:
+    page = open_page("/no-server")
+    shown = page.frame_locator("iframe.zoo-site").locator("#own")
+    expect(shown).to_have_text("a page of its own that runs", timeout=WAIT)
+
+
+@pytest.mark.parametrize(("mebibytes", "status"), [(19, 200), (21, 413)])
+def test_uploads_end_at_the_limit(served: Served, mebibytes: int, status: int) -> None:
+    files = {"files": ("large.jpg", bytes(mebibytes * 2**20))}
+    assert httpx.post(f"{served.url}/gradio_api/upload", files=files, timeout=60).status_code == status
 
 
 def test_ten_visitors_at_once(served: Served) -> None:

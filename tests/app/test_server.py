@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import socket
+from pathlib import Path
 
 import pytest
 
-from zoo.app.server import LOCAL, POLICY, listen
+from zoo.app.server import LOCAL, POLICY, listen, serve
 from zoo.cli.arguments import Parser
 from zoo.cli.serving import COMMANDS
 from zoo.errors import Unsupported
@@ -17,7 +18,7 @@ def test_this_machine_alone_unless_told() -> None:
     (command,) = COMMANDS
     parser = Parser()
     command.arguments(parser)
-    assert parser.parse_args([]) == argparse.Namespace(model=[], port=7860, host=LOCAL)
+    assert parser.parse_args([]) == argparse.Namespace(model=[], port=7860, host=LOCAL, site=None)
 
 
 def test_a_port_that_is_taken_is_told_with_a_free_one() -> None:
@@ -40,6 +41,11 @@ def test_a_host_that_is_not_ours_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(Unsupported, match="not known; try --"):
         listen("no.such.host", 0)
+
+
+def test_a_folder_that_is_no_site_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"holds no index.html; `zoo export MODEL --to web"):
+        serve(site=tmp_path)
 
 
 def test_the_policy_names_no_other_host() -> None:

@@ -25,12 +25,13 @@ def _app_arguments(parser: Parser) -> None:
         default="127.0.0.1",
         help="0.0.0.0 lets other machines in (default: 127.0.0.1, this machine alone)",
     )
+    parser.add_argument("--site", metavar="FOLDER", help="what `zoo export --to web` wrote, as one more page")
 
 
 def _app(arguments: argparse.Namespace) -> None:
     # Importing torch and Gradio takes longer than loading a model.
     print("starting …", flush=True)
-    room("app.commands").app_command(arguments.model, arguments.host, arguments.port)
+    room("app.commands").app_command(arguments.model, arguments.host, arguments.port, arguments.site)
 
 
 COMMANDS = (
