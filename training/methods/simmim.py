@@ -152,7 +152,7 @@ def imagenet() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """A small Swin at 128 px: one CPU core.
+    """A small Swin at 128 px, whose windows of 4 are the paper's share of the grid (6 at 192 px): one CPU core.
 
     zoo train simmim/imagenette DATA --out runs/simmim_swinmicro_imagenette
     """
@@ -165,7 +165,7 @@ def imagenette() -> Recipe:
             pooling="avg",
             embed_dim=48,
             depths=(2, 2, 2, 2),
-            window_size=8,
+            window_size=4,
         ),
         data=Data(size=128),
         optim=Optim(batch=64, lr=3.2e-3, betas=(0.9, 0.999), weight_decay=0.05),
