@@ -43,4 +43,5 @@ def web_command(encoder: Encoder, out: Path, precision: Any, *, runtime: str | N
         [partial(to_web, encoder, out, precision=precision, runtime=runtime)], "tracing and comparing"
     ):
         print(f"{step()}\n")
-    print(f"wrote {out}; look at it with: python -m http.server -d {out}")
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    print(f"wrote {out}, {size:.1f} MB with all its models; look at it: python -m http.server -d {out}")

@@ -59,9 +59,7 @@ class Facts:
     transform: dict[str, Any]
     inputs: list[str]  # of the graph
     decoder: dict[str, Any] | None  # strategy, ratio, secondary, normalised_targets, mask_patch
-    fine: (
-        int | None
-    )  # patches on the short side that attention is shown with at first; None: the model's own size
+    fine: int | None  # patches on attention's short side at first; None: it has one size
     largest_difference: float  # from PyTorch, as the gate measured it
 
 

@@ -30,7 +30,7 @@ from zoo.cells import one_per_cell
 from zoo.cli import main
 from zoo.demo import bundled_photos
 from zoo.encoder import Encoder
-from zoo.errors import Unsupported
+from zoo.errors import HubError, Unsupported
 from zoo.export import to_web
 from zoo.export.browser import runtime_files
 from zoo.export.web import _attention_graph
@@ -53,7 +53,10 @@ def runtime() -> Path:
     """onnxruntime-web, fetched once for this environment and kept in it, as every other package of the tests is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_HOME", str(Path(sys.prefix) / "share" / "ssl-zoo"))
-        return runtime_files()[0].parent
+        try:
+            return runtime_files()[0].parent
+        except HubError as error:
+            pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def encoders(small: Callable[..., Encoder], torchs: Encoder) -> dict[str, Encode
     made = [
         zoo.load(BUNDLED),
         small("pvt", cells, architecture="ssl_zoo_ummae_pvt_micro", pooling="avg"),
-        small("vit", tokens, arguments=VIT | {"fc_norm": False}, pooling="avg"),
+        small("vit", tokens, arguments=VIT | {"depth": 1, "fc_norm": False}, pooling="avg"),
         torchs,
     ]
     return {encoder.card.name: encoder for encoder in made}
@@ -113,7 +116,8 @@ def address(site: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "these tests need Chromium; install it (Debian: apt-get install chromium)"
+    if chromium is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser

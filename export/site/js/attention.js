@@ -17,6 +17,7 @@ const MOST = 3000; // patches: attention grows with their square, and a long pan
 const engine = new Engine();
 const strip = new PhotoStrip($("#photos"), pick);
 
+let ready = false; // whether the model has been opened
 let wanted = null; // the photo chosen last, which may still be read
 let turns = 0; // how often something was asked for: an answer that comes late is for nobody
 
@@ -29,9 +30,10 @@ async function start() {
   chooser($("#model"), models, model.name, (other) => use(other).catch(fail));
   shown.short = 2 * Math.round(numberIn(asked.short, 8, 40, model.fine ?? 28) / 2);
   shown.share = numberIn(asked.share, 0, 1, 0.6);
-  listen();
   const names = await strip.fill();
-  await use(model, names.includes(asked.photo) ? asked.photo : "cat_chelsea");
+  const opened = use(model, names.includes(asked.photo) ? asked.photo : "cat_chelsea");
+  listen(); // from now on there is a model to ask
+  await opened;
   addEventListener("hashchange", () => location.reload());
 }
 
@@ -39,8 +41,10 @@ async function use(model, name = null) {
   busy(true);
   shown.model = model;
   shown.maps = null;
+  ready = false;
   tellModel($("#facts"), model);
   await Promise.all([engine.open(model, showProgress), name ? strip.choose(name) : null]);
+  ready = true;
   if (model.fine && shown.short > COARSE) await look(COARSE); // something to see at once
   await look();
 }
@@ -70,7 +74,7 @@ async function look(short = shown.short) {
   const turn = ++turns;
   showControls();
   const { model, picture } = shown;
-  if (!picture) return;
+  if (!ready || !picture) return;
   try {
     const levels = model.fine ? uncut(picture, short) : cropped(picture, model.transform);
     busy(true);

@@ -33,9 +33,10 @@ async function start() {
   if (!models.length) throw new Error("this site holds no masked-image model; zoo export adds one");
   const model = models.find(({ name }) => name === asked.model) ?? models[0];
   chooser($("#model"), models, model.name, (other) => use(other, {}).catch(fail));
-  listen();
   const names = await strip.fill();
-  await use(model, asked, names.includes(asked.photo) ? asked.photo : "cat_chelsea");
+  const opened = use(model, asked, names.includes(asked.photo) ? asked.photo : "cat_chelsea");
+  listen(); // from now on there is a model to ask
+  await opened;
   addEventListener("hashchange", () => location.reload());
 }
 
@@ -56,7 +57,7 @@ function read(asked) {
   const { strategy, ratio, secondary } = shown.model.decoder;
   shown.strategy = strategies().includes(asked.strategy) ? asked.strategy : strategy;
   shown.ratio = numberIn(asked.ratio, 0, most(), shown.strategy === strategy ? ratio : DEFAULT_RATIO[shown.strategy]);
-  shown.secondary = secondary === null ? 0 : numberIn(asked.secondary, 0, 0.95, secondary);
+  shown.secondary = secondary === null ? 0 : numberIn(asked.secondary, 0, 0.95, 0);
   shown.seed = Math.round(numberIn(asked.seed, 0, 2 ** 53 - 1, 0));
   shown.painted = maskFromText(asked.mask, count());
 }

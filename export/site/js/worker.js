@@ -23,6 +23,7 @@ async function open({ url, bytes }, id) {
   };
   const [wasm, graph] = await Promise.all([fetched(WASM.url, tell(0)), fetched(url, tell(1))]);
   ort.env.wasm.wasmBinary = wasm.buffer;
+  await session?.release();
   session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"], logSeverityLevel: 3 });
   return session.inputNames;
 }
