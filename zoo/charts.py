@@ -68,6 +68,16 @@ def interval_chart(
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
+def stacked(charts: Sequence[Image.Image]) -> Image.Image:
+    """Charts one below the other."""
+    size = (max(chart.width for chart in charts), sum(chart.height for chart in charts))
+    picture, top = Image.new("RGB", size, PAPER), 0
+    for chart in charts:
+        picture.paste(chart, (0, top))
+        top += chart.height
+    return picture
+
+
 def _interval(pen: _Pen, x: Sequence[float], y: float, number: int, value: str) -> None:
     """One point with its interval, x = (value, low, high), and the value beside it."""
     colour = SERIES[number % len(SERIES)]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.charts import Bar, interval_chart
+from zoo.charts import Bar, interval_chart, stacked
 from zoo.cli import main
 from zoo.errors import RecipeError
 from zoo.training import study
@@ -217,6 +217,13 @@ def test_only_what_is_removed_differs_between_the_cells() -> None:
 def test_seeds_together() -> None:
     assert over_seeds([(40, 38, 42), None, (44, 41, 47)]) == (42, 38, 47)
     assert over_seeds([None]) is None
+
+
+def test_charts_one_below_the_other() -> None:
+    red, blue = Image.new("RGB", (30, 10), "red"), Image.new("RGB", (20, 40), "blue")
+    both = stacked([red, blue])
+    assert both.size == (30, 50)
+    assert (both.getpixel((29, 9)), both.getpixel((19, 49))) == ((255, 0, 0), (0, 0, 255))
 
 
 def test_a_series_may_lack_a_point() -> None:

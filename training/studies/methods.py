@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.charts import Bar, interval_chart
+from zoo.charts import Bar, interval_chart, stacked
 from zoo.training.cells import (
     Asked,
     Cell,
@@ -111,19 +111,25 @@ COLUMNS: Sequence[Column] = (
 
 
 def picture(found: Sequence[Found]) -> Image:
-    """k-NN and linear of each method and of its network untrained."""
-    bars = []
+    """k-NN and linear of each method and of its network untrained; below, masked methods tuned and from scratch."""
+    frozen, tuned = [], []
     for name in dict.fromkeys(each.cell.facts["method"] for each in found):
         mine = [each for each in found if each.cell.facts["method"] == name]
         network = mine[0].cell.facts["network"]
         for features, called in (("trained", name), ("untrained", f"{name}'s, untrained")):
             points = [over_seeds([each.point(by, features) for each in mine]) for by in ("knn", "linear")]
-            if any(points):
-                bars.append(Bar(called, network, points))
-    return interval_chart(
-        bars,
-        ["k-NN", "linear probe"],
-        title="Frozen features after equal minutes",
-        unit=" %",
-        footer=["Top-1 on the test images; lines are 95 % intervals over resampled test images."],
-    )
+            frozen.append(Bar(called, network, points))
+        both = ("trained", "from scratch")
+        points = [over_seeds([each.point("finetune", features) for each in mine]) for features in both]
+        if any(points):
+            tuned.append(Bar(name, network, points))
+    footer = ["Top-1 on the test images; lines are 95 % intervals over resampled test images."]
+    charts = [
+        interval_chart(bars, series, title=title, unit=" %", footer=footer)
+        for bars, series, title in (
+            (frozen, ["k-NN", "linear probe"], "Frozen features after equal minutes"),
+            (tuned, ["fine-tuned", "from scratch"], "Fine-tuned for equal epochs"),
+        )
+        if bars
+    ]
+    return stacked(charts)
