@@ -104,7 +104,7 @@ def card_of(
             command=facts.command,
             data=train.title,
             images=facts.images,
-            epochs=max(1, round(state.step * recipe.optim.batch / facts.images)),
+            epochs=max(1, round(state.step / (facts.images // recipe.optim.batch))),
             steps=state.step,
             seed=recipe.run.seed,
             hardware=hardware(),

@@ -119,6 +119,16 @@ def test_a_run_that_comes_first_counts(tiny: Callable[..., Recipe], photos: Path
     assert Found(cell, folder).minutes() == pytest.approx(sum(log["seconds"] for log in logs) / 60)
 
 
+@pytest.mark.parametrize("schedule", [{"epochs": 6}, {"steps": 12}])
+def test_the_card_counts_the_epochs_that_were_trained(
+    schedule: dict[str, int], tiny: Callable[..., Recipe], photos: Path, tmp_path: Path
+) -> None:
+    """Of 12 images in batches of 5 two are left out of every epoch."""
+    turned = tiny("mae/smoke", optim={"batch": 5}, schedule=schedule)
+    training = read_card(run(turned, photos, tmp_path / "run", scores=False)).training
+    assert training is not None and (training.epochs, training.steps) == (6, 12)
+
+
 def test_minutes_and_steps_exclude_each_other(
     tiny: Callable[..., Recipe], photos: Path, tmp_path: Path
 ) -> None:
