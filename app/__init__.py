@@ -6,11 +6,16 @@ It imports zoo alone. The arithmetic is pure functions of this folder, tested wi
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.app.pages import build as build
     from zoo.app.server import serve as serve
+
+# Read when the libraries are imported: nobody is told that a page was opened.
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 _PUBLIC = {"build": "zoo.app.pages", "serve": "zoo.app.server"}
 

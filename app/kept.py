@@ -35,11 +35,14 @@ class Kept(Generic[Value]):
             with self._lock:
                 if key in self._values:  # made while we waited
                     return self._values[key][0]
-            value = make()
-            with self._lock:
-                self._values[key] = (value, self._size_of(value))
-                self._making.pop(key, None)
-                self._evict()
+            try:
+                value = make()
+                with self._lock:
+                    self._values[key] = (value, self._size_of(value))
+                    self._evict()
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
         return value
 
     def _evict(self) -> None:

@@ -17,7 +17,8 @@ UPLOAD = "20mb"  # of one file
 PIXELS = 40_000_000  # of one photo: 120 MB once decoded
 PHOTOS = 24  # on one page
 PATCHES = 4096  # of one photo: attention costs their square
-SECONDS = 60.0  # of one answer
+ASPECT = 16  # longer side over shorter: a crop of a thread would be resized to millions of pixels
+SECONDS = 60.0  # of one forward pass, or of the drawing after it
 SHOWN = 2048  # pixels of the longer side that are kept of a photo
 
 
@@ -53,6 +54,11 @@ def read_photo(path: str | Path | None) -> Image.Image:
     except ImageError as error:
         # The message begins with the file's place on the server, which is nobody's business.
         raise ImageError(str(error).replace(str(path), Path(path).name)) from error
+    if max(photo.size) > ASPECT * min(photo.size):
+        sides = f"{photo.width}×{photo.height}"
+        raise ImageError(
+            f"a photo of {sides} pixels is too narrow; the longer side may be {ASPECT} times the shorter"
+        )
     if max(photo.size) > SHOWN:
         photo.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
     return photo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import warnings
 from collections.abc import Callable, Sequence
@@ -119,8 +118,6 @@ def _listening(family: int, address: tuple[Any, ...]) -> socket.socket:
 
 def web_app(shelf: Shelf, site: str | Path | None = None) -> FastAPI:
     """The pages with their theme, limits and headers, and a static site beside them."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from fastapi import FastAPI
     from starlette.staticfiles import StaticFiles
 
@@ -139,8 +136,15 @@ def web_app(shelf: Shelf, site: str | Path | None = None) -> FastAPI:
 
 
 def _mounted(app: FastAPI, pages: gr.Blocks) -> FastAPI:
-    """The pages at the root of `app`."""
+    """The pages at the root of `app`, which take no file but what was uploaded."""
     import gradio as gr
+
+    from zoo.app.photos import examples
+
+    # `launch` would set it, mounting does not: without it any path on this machine is taken as a photo.
+    pages.has_launched = True
+    # Gradio fetches the address of a photo before anybody here sees it, and a server must not be sent to fetch.
+    setattr(gr.processing_utils, "async_ssrf_protected_download", _not_fetched)  # noqa: B010
 
     mounted: FastAPI = gr.mount_gradio_app(
         app,
@@ -151,11 +155,19 @@ def _mounted(app: FastAPI, pages: gr.Blocks) -> FastAPI:
         run_history=False,
         show_error=False,  # of errors that are not ours, a visitor learns no more than that there was one
         max_file_size=UPLOAD,
+        allowed_paths=sorted({str(photo.parent) for photo in examples().values()}),
         ssr_mode=False,
         theme=gr.themes.Default(primary_hue="orange", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=MONO),
         css_paths=[Path(__file__).parent / "pages" / "style.css"],
     )
     return mounted
+
+
+async def _not_fetched(url: str, cache_dir: str) -> str:
+    """In place of Gradio's own download."""
+    import gradio as gr
+
+    raise gr.Error("photos are not fetched from addresses; upload the photo itself", print_exception=False)
 
 
 def _free(host: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,12 +22,19 @@ from zoo.registry import card
 FEATURES = 2**28  # bytes of patch tokens that are kept for the next click
 
 
-def half_of_memory() -> int:
-    """Half of this machine's memory in bytes; 4 GiB where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return 4 * 2**30
+# Where a container's limit stands, of either version of cgroups.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def half_of_memory(limits: Sequence[str | Path] = _LIMITS) -> int:
+    """Half of this machine's or container's memory in bytes; 4 GiB where neither says."""
+    known = []
+    with suppress(AttributeError, ValueError, OSError):
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in limits:
+        with suppress(ValueError, OSError):  # "max" is no number: there is no limit
+            known.append(int(Path(limit).read_text()))
+    return min(known, default=8 * 2**30) // 2
 
 
 class Shelf:

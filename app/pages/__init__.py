@@ -20,7 +20,7 @@ NO_SERVER = """\
 # Without a server
 This page was written by `zoo export --to web`: the model runs in your browser, and your photo never leaves it."""
 WAITING = 64  # visitors' requests at most in the queue
-KEPT = (3600, 7200)  # pictures are looked for every hour, and deleted after two
+KEPT = (300, 3600)  # seconds: pictures are looked for every five minutes, and deleted after an hour
 
 
 def build(
@@ -54,5 +54,5 @@ def build(
             Navbar(main_page_name=HOME)
             gr.Markdown(NO_SERVER)
             gr.HTML(f'<iframe src="{escape(site)}" title="The exported page" class="zoo-site"></iframe>')
-    app.queue(max_size=WAITING, default_concurrency_limit=2)
+    app.queue(max_size=WAITING, default_concurrency_limit=2, api_open=False)  # nobody passes the queue
     return app

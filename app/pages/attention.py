@@ -144,9 +144,10 @@ class Page:
         return self.shelf.encoder(model, lambda text: progress(0.1, desc=text) if progress else None)
 
 
-def _patch(row: int, column: int, grid: tuple[int, int]) -> tuple[int, int]:
-    """A patch of the grid: the nearest to the one asked for, the middle for -1."""
-    asked = (grid[0] // 2, grid[1] // 2) if row < 0 or column < 0 else (int(row), int(column))
+def _patch(row: int | None, column: int | None, grid: tuple[int, int]) -> tuple[int, int]:
+    """A patch of the grid: the nearest to the one asked for, the middle for -1 and for an emptied field."""
+    asked = (int(row), int(column)) if row is not None and column is not None else (-1, -1)
+    asked = asked if min(asked) >= 0 else (grid[0] // 2, grid[1] // 2)
     return min(asked[0], grid[0] - 1), min(asked[1], grid[1] - 1)
 
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import uuid
 from collections.abc import Callable
+from html import escape
 from typing import Any, NamedTuple, TypeVar
 
 import gradio as gr
@@ -92,7 +93,9 @@ def visible(function: Callable[..., Result]) -> Callable[..., Result]:
         try:
             return function(*args, **kwargs)
         except ZooError as error:
-            raise gr.Error(str(error), duration=None, title="Not possible", print_exception=False) from error
+            # A toast is HTML, and a message may quote what a link or a file's name says.
+            said = escape(str(error), quote=False)
+            raise gr.Error(said, duration=None, title="Not possible", print_exception=False) from error
 
     shown.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # Gradio reads it
     return shown

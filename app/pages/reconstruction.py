@@ -26,6 +26,7 @@ STRATEGIES = {
     PAINTED: "painted by hand",
 }
 WITH_RATIO = ("random", "blockwise")
+LARGEST_SEED = 2**53 - 1  # the largest whole number that a browser keeps exact
 
 ABOUT = """\
 # What it imagines
@@ -48,7 +49,7 @@ class Page:
             "strategy": Setting("random", [*STRATEGIES]),
             "ratio": Setting(0.75, (0, 0.95)),
             "secondary": Setting(0.0, (0, 0.9)),
-            "seed": Setting(0, (0, 2**31)),
+            "seed": Setting(0, (0, LARGEST_SEED)),
             "mask": Setting(""),
         }
 
@@ -140,7 +141,13 @@ def reconstruction_page(app: gr.Blocks, shelf: Shelf) -> None:
                 [(text, name) for name, text in STRATEGIES.items()], value="random", label="Which patches"
             )
             ratio = gr.Slider(0, 0.95, 0.75, step=0.05, label="Share to hide", elem_id="ratio")
-            seed = gr.Number(0, precision=0, minimum=0, label="Seed: the same seed hides the same patches")
+            seed = gr.Number(
+                0,
+                precision=0,
+                minimum=0,
+                maximum=LARGEST_SEED,
+                label="Seed: the same seed hides the same patches",
+            )
             secondary = gr.Slider(0, 0.9, 0, step=0.05, label="Of the visible, share hidden too (UM-MAE)")
         with gr.Column(scale=2, min_width=320):
             mask = painter()

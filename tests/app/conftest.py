@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from app_server import ROOT, Served
 from masked_models import masked_model
 
 import zoo
@@ -41,3 +46,34 @@ def small_zoo(small: dict[str, Encoder], tmp_path_factory: pytest.TempPathFactor
         folder = home / "models" / name
         write_folder(folder, encoder.card, encoder.module, encoder.decoder, f"# {name}", torch.float32)
     return home
+
+
+@pytest.fixture(scope="session")
+def served(small_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`zoo app` on a port of its own, in a folder of no project, with the bundled models and the small ones."""
+    cache = str(tmp_path_factory.mktemp("gradio"))
+    environ = {**os.environ, "ZOO_HOME": str(small_zoo), "GRADIO_TEMP_DIR": cache, "PYTHONPATH": str(ROOT)}
+    site = tmp_path_factory.mktemp("site")
+    (site / "index.html").write_text("<p id=own>a page of its own</p><script src=own.js></script>")
+    (site / "own.js").write_text("document.getElementById('own').textContent += ' that runs'")
+    log = (tmp_path_factory.mktemp("log") / "stderr.txt").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zoo", "app", "--port", "0", "--site", str(site)],
+        cwd=tmp_path_factory.mktemp("elsewhere"), env=environ, stdout=subprocess.PIPE, stderr=log, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        said = ""
+        while found := process.stdout.readline():
+            said += found
+            if at := re.search(r"http://127\.0\.0\.1:\d+", found):
+                yield Served(process, at[0])
+                break
+        else:
+            log.seek(0)
+            pytest.fail(f"zoo app ended:\n{said}{log.read()}")
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+        log.close()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +17,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from app_server import Served
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
@@ -40,50 +38,6 @@ pytestmark = [
 ]
 
 Pixels = npt.NDArray[np.int_]
-
-
-class Served:
-    """A running `zoo app`."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process, self.url = process, url
-
-    @property
-    def mebibytes(self) -> float:
-        """Its resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
-
-
-@pytest.fixture(scope="module")
-def served(small_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """`zoo app` on a port of its own, with the bundled models and the small ones."""
-    cache = str(tmp_path_factory.mktemp("gradio"))
-    environ = {**os.environ, "ZOO_HOME": str(small_zoo), "GRADIO_TEMP_DIR": cache, "PYTHONPATH": str(ROOT)}
-    site = tmp_path_factory.mktemp("site")
-    (site / "index.html").write_text("<p id=own>a page of its own</p><script src=own.js></script>")
-    (site / "own.js").write_text("document.getElementById('own').textContent += ' that runs'")
-    log = (tmp_path_factory.mktemp("log") / "stderr.txt").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", "app", "--port", "0", "--site", str(site)],
-        cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=log, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        said = ""
-        while found := process.stdout.readline():
-            said += found
-            if at := re.search(r"http://127\.0\.0\.1:\d+", found):
-                yield Served(process, at[0])
-                break
-        else:
-            log.seek(0)
-            pytest.fail(f"zoo app ended:\n{said}{log.read()}")
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
-        log.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from zoo.app.kept import Kept
-from zoo.app.shelf import Shelf, encoder_bytes
+from zoo.app.shelf import Shelf, encoder_bytes, half_of_memory
 from zoo.errors import UnknownModel
 
 
@@ -46,7 +46,16 @@ def test_what_fails_is_not_kept() -> None:
     kept: Kept[int] = Kept(10, lambda value: value)
     with pytest.raises(ZeroDivisionError):
         kept.get("a", lambda: 1 // 0)
+    assert not kept._making  # or every wrong question would cost memory for good
     assert "a" not in kept and kept.get("a", lambda: 3) == 3
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [("1000000\n", 500_000), ("max\n", None)])
+def test_a_containers_limit_is_the_memory_there_is(limit: str, wanted: int | None, tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    machine = half_of_memory([tmp_path / "none"])
+    assert machine > 2**20
+    assert half_of_memory([tmp_path / "memory.max"]) == (machine if wanted is None else wanted)
 
 
 def test_a_shelf_holds_what_is_here(small_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
