@@ -1,7 +1,7 @@
 """ONNX Runtime Web, which the exported page runs in: one pinned version, fetched once and held against its hashes.
 
 Of npm's package two files are needed, the smallest build: WebAssembly with SIMD. npm fetches it where npm is
-installed, and so from wherever npm is told to; elsewhere the same file comes by https.
+installed, and so from wherever npm is told to; elsewhere the same file comes by https from $npm_config_registry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ FILES = {
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-REGISTRY = ""
 
 
 def runtime_files(folder: str | Path | None = None) -> tuple[Path, ...]:
@@ -95,9 +94,10 @@ def _by_npm(folder: Path) -> Path:
 
 def _by_https() -> Path:
     said = [value for name, value in os.environ.items() if name.lower() == "npm_config_registry" and value]
-    registry = said[0] if said else REGISTRY
+    if not said:
+        raise HubError(f"{PACKAGE} {VERSION} is fetched by npm, which is not installed; {_otherwise()}")
     try:
-        return download(f"{registry.rstrip('/')}/{PACKAGE}/-/{PACKAGE}-{VERSION}.tgz")
+        return download(f"{said[0].rstrip('/')}/{PACKAGE}/-/{PACKAGE}-{VERSION}.tgz")
     except HubError as error:
         raise type(error)(f"{without_secrets(str(error))}; {_otherwise()}") from error
 

@@ -258,7 +258,7 @@ def project_texts() -> Iterator[tuple[str, str]]:
 
 def test_no_file_names_a_package_host_or_a_machine() -> None:
     # Written in halves, so that this file passes its own test.
-    hosts = ["pypi" + ".org", "python" + "hosted", "index" + "-url", "find" + "-links"]
+    hosts = ["pypi" + ".org", "python" + "hosted", "npm" + "js.org", "index" + "-url", "find" + "-links"]
     machines = ["/ro" + "ot/", "/wo" + "rk/", "/ho" + "me/", "/Us" + "ers/"]
     told = [
         f"{name}: {word}" for name, text in project_texts() for word in (*hosts, *machines) if word in text

@@ -80,6 +80,13 @@ def test_without_network_the_way_out_is_named(
         browser.runtime_files()
 
 
+def test_without_npm_the_way_out_is_named(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(HubError, match=r"by npm, which is not installed; .* --runtime FOLDER"):
+        browser.runtime_files()
+
+
 @pytest.mark.parametrize("works", [True, False])
 def test_npm_is_asked_where_there_is_one(works: bool, archive: bytes, tmp_path: Path) -> None:
     """By a stand-in of npm's, which writes down what it is asked: the real one would need its network."""
