@@ -27,7 +27,7 @@ Row = dict[str, float]
 
 EVERY = 10  # steps between looks
 SEEN = 256  # images whose features are looked at
-PATIENCE = 50  # steps that a number must stay bad for, after the warm-up
+PATIENCE, LONG = 50, 100  # steps that a number must stay bad for, after the warm-up
 # A loss may rest at chance for a fifth of the run, where that is more, and for so many steps at most.
 CHANCE_SHARE, CHANCE_STEPS = 0.2, 2000
 # Limits, by experiment on healthy runs and on runs with 1,000 times the learning rate: tests/training/test_sentry.py.
@@ -37,6 +37,12 @@ RISE = 3.0  # the loss over the one of the run's first look
 # bundled encoders, trained well, have 0.09 and 0.11 at ranks of 3.7 and 4.7, and long runs may go lower.
 STD, RANK, FALL, LEARNT = 0.06, 2.0, 3.0, 0.8
 STD_ALWAYS, RANK_ALWAYS = 0.005, 1.05  # collapsed, whatever the loss says: BYOL's is lowest there
+STD_TAUGHT, RANK_TAUGHT = (
+    0.1,
+    2.5,
+)  # where targets are a teacher's features, whose loss is low when both say nothing
+STILL = 0.97  # of the loss half a window ago: it rests and does not fall
+NARROWED = 0.5  # of the std and of the rank at the first look, beside a loss that never came below its first
 NEAR, NEAR_ENTROPY = 0.005, 0.02  # of ln K: how near a loss and a teacher's entropy count as resting there
 
 
@@ -100,6 +106,8 @@ class Sentry:
         if recent := self._recent(PATIENCE):
             self._risen(recent)
             self._collapsed(recent)
+        if long := self._recent(LONG):
+            self._never_fallen(long)
         if resting := self._recent(max(PATIENCE, min(CHANCE_SHARE * self.total, CHANCE_STEPS))):
             self._at_chance(resting)
 
@@ -127,9 +135,10 @@ class Sentry:
         if "feature_std" not in recent[-1]:
             return
         std, rank = (max(row[key] for row in recent) for key in ("feature_std", "effective_rank"))
-        fallen = std < STD and rank < RANK and FALL * std < self.rows[0]["feature_std"]
+        low, narrow = (STD_TAUGHT, RANK_TAUGHT) if "target_std" in recent[-1] else (STD, RANK)
+        fallen = std < low and rank < narrow and FALL * std < self.rows[0]["feature_std"]
         # Agreement with a teacher is no merit where both say the same of every image.
-        alone = "teacher_entropy" not in recent[-1]
+        alone = not {"teacher_entropy", "target_std"} & recent[-1].keys()
         learnt = alone and min(row["loss"] for row in recent) < LEARNT * self._begun()
         if not ((fallen and not learnt) or std < STD_ALWAYS or rank < RANK_ALWAYS):
             return
@@ -137,6 +146,20 @@ class Sentry:
             f"{self._since(recent)} every image gets nearly the same features: the encoder has collapsed. "
             f"{self._features(recent[-1])} {self._loss(recent[-1])} {self._lower()}"
         )
+
+    def _never_fallen(self, recent: list[Row]) -> None:
+        """A loss that stays above where it began, while images grow more alike: neither is a fault alone."""
+        first, now = self.rows[0], recent[-1]
+        if "feature_std" not in now or {"teacher_entropy", "target_std"} & now.keys():
+            return  # a teacher's targets sharpen, and the loss may rise for that
+        above = min(row["loss"] for row in recent) > first["loss"] > 0
+        keys = ("feature_std", "effective_rank")
+        if above and all(max(row[key] for row in recent) < NARROWED * first[key] for key in keys):
+            raise Diverged(
+                f"{self._since(recent)} the loss, {now['loss']:.4g}, was never below the {first['loss']:.4g} it began "
+                f"with, and images look more and more alike: nothing is learnt. {self._features(now)} At the start: "
+                f"{first['feature_std']:.2g} and {first['effective_rank']:.1f}. {self._lower()}"
+            )
 
     def _at_chance(self, recent: list[Row]) -> None:
         """A loss at what a network has that knows nothing, for long; a teacher must be as flat as that."""
@@ -151,7 +174,9 @@ class Sentry:
                 for row in recent
             )
         else:
-            near = all(row["loss"] > (1 - NEAR) * chance for row in recent)
+            losses, half = [row["loss"] for row in recent], len(recent) // 2
+            near = all(row["loss"] > (1 - NEAR) * row["chance"] for row in recent)
+            near &= mean(losses[half:]) > STILL * mean(losses[:half])  # and not on its way down to it
         if near:
             raise Collapsed(
                 f"{self._since(recent)} the loss rests at chance. {self._loss(now)} {self._features(now)} "
@@ -166,9 +191,10 @@ class Sentry:
         said = f"The loss is {row['loss']:.4g}"
         if "chance" in row:
             count = round(math.exp(row["chance"]))
-            said += (
-                f", and ln {count} = {row['chance']:.4g} is that of a network that cannot tell images apart"
-            )
+            level = f"{row['chance']:.4g}"
+            if abs(math.log(count) - row["chance"]) < 1e-4:
+                level = f"ln {count} = {level}"
+            said += f", and {level} is that of a network that cannot tell images apart"
         if "teacher_entropy" in row:
             said += f"; the teacher's entropy is {row['teacher_entropy']:.4g}"
         if "dead_prototypes" in row:

@@ -23,7 +23,7 @@ from zoo.training.sentry import Collapsed, Diverged, Sentry, effective_rank, fea
 
 TOTAL, IMAGES, SIZE, D = 200, 64, 16, 32
 START = Step(0, TOTAL, 10)
-METHODS = ("mae", "dino", "simclr")
+METHODS = ("mae", "dino", "simclr", "byol", "vicreg", "supervised")
 
 
 # Real steps of real methods
@@ -34,7 +34,7 @@ def batches(method: Method, side: int) -> Iterator[Batch]:
     cut, coarse = method.views(), torch.rand(IMAGES, 3, 4, 4, generator=Generator().manual_seed(0))
     larger = torch.nn.functional.interpolate(coarse, size=side + 8, mode="bicubic").clamp(0, 1)
     samples = [
-        Sample(cut(picture, Generator().manual_seed(i)), i, None, [])
+        Sample(cut(picture, Generator().manual_seed(i)), i, i % 4, [])
         for i, picture in enumerate((255 * larger).to(torch.uint8))
     ]
     generator = np.random.default_rng(0)
@@ -77,6 +77,7 @@ def test_a_healthy_run_is_left_alone(name: str, tiny: Callable[..., Recipe]) -> 
             "the loss rests at chance. The loss is 3.17\\d, and ln 24 = 3.178 .* teacher's entropy is 3.1",
         ),
         ("simclr", "every image gets nearly the same features: .* and ln 31 = 3.434 is that of a network"),
+        ("supervised", "the loss rests at chance. The loss is 2.\\d+, and [12]\\.\\d+ is that of a network"),
     ],
 )
 def test_a_thousand_times_the_learning_rate_is_stopped(
@@ -87,6 +88,12 @@ def test_a_thousand_times_the_learning_rate_is_stopped(
     assert "Lower the learning rate: --optim.lr 0.2 (it is 2, so 0.125 at its peak for a batch of 16)" in str(
         caught.value
     )
+
+
+def test_a_loss_that_learns_nothing_is_stopped(tiny: Callable[..., Recipe]) -> None:
+    """VICReg does not collapse at a thousand times its learning rate: it rests above where it began."""
+    with pytest.raises(Diverged, match=r"was never below the 39\.\d+ it began with, and images look more"):
+        watched(at_rate(tiny, "vicreg", 1000), TOTAL)
 
 
 def test_a_whole_run_is_stopped_and_leaves_its_curve(
@@ -196,9 +203,36 @@ def test_a_contrastive_loss_at_chance_has_learnt_nothing(plain: Recipe) -> None:
     look_at(plain, lambda step: 3.3, chance=math.log(31))
 
 
+def test_a_loss_on_its_way_down_to_chance_may_go_on(plain: Recipe) -> None:
+    """A head of a thousand answers, of which the data has four, begins far above what it must get below."""
+    look_at(plain, lambda step: 7 * 0.99**step, steps=130, chance=math.log(4))
+    with pytest.raises(Collapsed, match=r"ln 4 = 1.386 is that of a network that cannot tell images apart"):
+        look_at(plain, lambda step: max(7 * 0.9**step, 1.4), chance=math.log(4))
+
+
+def test_chance_that_is_no_logarithm_is_told_as_it_is(plain: Recipe) -> None:
+    with pytest.raises(Collapsed, match=r"The loss is 2.3, and 2.25 is that of a network"):
+        look_at(plain, lambda step: 2.3, chance=torch.tensor(2.25))
+
+
 def test_the_sentry_can_be_sent_away(tiny: Callable[..., Recipe]) -> None:
     off = tiny("dino/smoke", run={"log_every": 10, "sentry": False})
     assert look_at(off, lambda step: 0.5, scale=0).verdict().startswith("not judged")
+
+
+def test_a_teachers_agreement_is_no_merit(plain: Recipe) -> None:
+    """BYOL's loss is lowest where both networks say the same of every image."""
+    fallen: dict[str, Any] = {"loss": lambda step: 4 / step, "scale": 0.03}
+    look_at(plain, **fallen)  # alone, a loss that fell so far has learnt
+    with pytest.raises(Collapsed, match="every image gets nearly the same features"):
+        look_at(plain, **fallen, target_std=torch.tensor(0.9))
+
+
+def test_a_loss_never_below_its_first_is_no_fault_of_lively_features(plain: Recipe) -> None:
+    assert look_at(plain, lambda step: 1 + 0.2 * (step > 1)).verdict().startswith("healthy")
+    with pytest.raises(Diverged, match="was never below the 1 it began with, and images look more and more"):
+        look_at(plain, lambda step: 1 + 0.2 * (step > 1), scale=0.12)
+    look_at(plain, lambda step: 1 + 0.2 * (step % 50 > 1), scale=0.12)  # below it now and then
 
 
 def test_dead_prototypes_are_counted(plain: Recipe) -> None:

@@ -51,7 +51,8 @@ class Method(nn.Module):
 
     What it logs may hold, besides numbers for the log, what the sentry reads:
     `features`, (B, D), pooled and detached, of one view of each image in the order of the batch; `chance`, the loss of
-    a network that cannot tell images apart; `teacher_entropy`, in nats; and `prototypes`, (K,), the mean probability
+    a network that cannot tell images apart; `teacher_entropy`, in nats; `target_std`, how
+    a teacher without prototypes spreads its targets; and `prototypes`, (K,), the mean probability
     of each. All of it is computed anyway; a method that has none of it is still watched for its loss.
     """
 

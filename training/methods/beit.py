@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,7 @@ from zoo.masking import DEFAULT_RATIO, draw_mask
 from zoo.patches import grid_of
 from zoo.training import augment
 from zoo.training.backbones import backbone, check_family, check_sides
+from zoo.training.chance import chance_level
 from zoo.training.methods import Method, Step, Views
 from zoo.training.methods.dvae import DVAE, DVAEConfig
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
@@ -104,7 +104,7 @@ class BEiT(Method):
         asked = words[hidden]
         return F.cross_entropy(logits, asked), {
             "accuracy": (logits.argmax(dim=1) == asked).float().mean(),
-            "chance": math.log(logits.shape[1]),
+            "chance": chance_level(asked, logits.shape[1]),
             "features": seen.pooled.detach(),
         }
 

@@ -5,6 +5,7 @@ An online network predicts what a target network, its own moving average, makes 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,11 @@ class BYOL(Method):
         with torch.no_grad():
             targets = [self.target_projector(self.target(view)) for view in views]
         loss = regression(guesses[0], targets[1]) + regression(guesses[1], targets[0])
-        return loss, {"momentum": self.momentum(step), "features": features[0].detach()}
+        return loss, {
+            "momentum": self.momentum(step),
+            "target_std": spread_of(targets[0]),
+            "features": features[0].detach(),
+        }
 
     def momentum(self, step: Step) -> float:
         """EMA tau of the target: 1 - (1 - tau_0) (cos(pi k / K) + 1) / 2 (§3.2)."""
@@ -109,6 +114,13 @@ class BYOL(Method):
 
     def card(self) -> dict[str, Any]:
         return {"kind": "discriminative", "approach": "distillation"}
+
+
+def spread_of(targets: Tensor) -> Tensor:
+    """Std of normalised targets (B, D) over images, the mean over dimensions, times √D: 0 where all are the same."""
+    normed = F.normalize(targets.float(), dim=1)
+    spread: Tensor = normed.std(dim=0, unbiased=False).mean() * math.sqrt(targets.shape[1])
+    return spread
 
 
 def regression(guess: Tensor, target: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from zoo.errors import RecipeError
 from zoo.training import augment
 from zoo.training.backbones import backbone, blocks, check_sides, width
+from zoo.training.chance import chance_level
 from zoo.training.methods import Method, Step, Views
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 
@@ -66,7 +66,7 @@ class Supervised(Method):
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.smoothing)
         return loss, {
             "accuracy": (logits.argmax(1) == labels).float().mean(),
-            "chance": math.log(self.config.classes),
+            "chance": chance_level(labels, self.config.classes, self.config.smoothing),
             "features": features.detach(),
         }
 
