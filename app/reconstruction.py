@@ -99,6 +99,8 @@ def _imagined(encoder: Encoder, photo: Tensor, mask: Tensor, asked: Asked) -> Im
     notes += [_blind(rec)] if _blind(rec) else []
     if asked.secondary > 0 and secondary is None:
         notes.append("It has no token for a secondary mask, so it sees all that is visible.")
+    if rec.secondary is not None and bool((rec.secondary & ~rec.mask).any()):
+        notes.append("Pale patches are visible ones whose place its secondary mask token takes.")
     if rec.uses_target_statistics:
         notes.append(BORROWED)
     return Imagined(encoder.card.name, rec, own, tuple(notes))

@@ -117,7 +117,7 @@ def test_upload_shows_heads_that_differ(
     expect(page.locator("#heads img")).to_have_count(6, timeout=WAIT)
     seconds = time.perf_counter() - began
     record_property("first attention map, s", round(seconds, 1))
-    assert seconds < 45  # 5 on a machine that does nothing else
+    assert seconds < 60  # 5 on a machine that does nothing else
     first = pictures(page, "#heads", 6)
     noise = np.random.default_rng(0).integers(0, 256, (90, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "mine.png")
@@ -154,7 +154,7 @@ def test_the_slider_hides_that_share(
     told(page, "32 of 64 (50 %)")
     seconds = time.perf_counter() - began
     record_property("reconstruction after the slider, s", round(seconds, 2))
-    assert seconds < 20  # 1 on a machine that does nothing else
+    assert seconds < 30  # 1 on a machine that does nothing else
     masked = pictures(page, "#results", 4)[1]
     assert hidden(masked).mean() == 0.5
     # The link: the same holes for whoever opens it.

@@ -104,6 +104,7 @@ def test_a_secondary_mask_is_for_those_that_know_it(
     plain, second = imagine(models, photo, Asked("uniform", secondary=0.5)).imagined
     assert plain.rec.secondary is None and "no token for a secondary mask" in plain.notes[0]
     assert second.rec.secondary is not None and int(second.rec.secondary.sum()) == 8
+    assert "Pale patches" in second.notes[0]
 
 
 def test_what_cannot_be_is_told(mae: Encoder, dino: Encoder, photo: Image.Image) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
 from zoo.app.server import LOCAL, POLICY, listen, serve
+from zoo.cli import main
 from zoo.cli.arguments import Parser
 from zoo.cli.serving import COMMANDS
 from zoo.errors import Unsupported
@@ -19,6 +21,17 @@ def test_this_machine_alone_unless_told() -> None:
     parser = Parser()
     command.arguments(parser)
     assert parser.parse_args([]) == argparse.Namespace(model=[], port=7860, host=LOCAL, site=None)
+
+
+def test_without_gradio_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)  # an import of it fails, as where it is not installed
+    monkeypatch.delitem(sys.modules, "zoo.app.commands", raising=False)
+    assert main(["app"]) == 2
+    assert (
+        "needs 'gradio', which is not installed; type: pip install 'ssl-zoo[app]'" in capsys.readouterr().err
+    )
 
 
 def test_a_port_that_is_taken_is_told_with_a_free_one() -> None:
