@@ -312,6 +312,21 @@ def test_the_slider_hides_the_share_it_says(page: Page, address: str) -> None:
         assert grey == 64 - int(64 * (1 - share) + 1e-9)
 
 
+def test_the_model_chosen_last_answers(page: Page, address: str, encoders: dict[str, Encoder]) -> None:
+    held: list[Route] = []
+    page.route("**/models/small_pvt/*", lambda route: held.append(route))
+    opened(page, address, f"#model={BUNDLED}&photo=rocket&secondary=0")
+    page.locator("#model").select_option("small_pvt")
+    page.locator("#model").select_option(BUNDLED)
+    settled(page)
+    with page.expect_response("**/models/small_pvt/*"):
+        held[0].continue_()
+    page.locator("#seed").fill("7")
+    expect(page.locator("#status")).to_contain_text(DONE)
+    settled(page)
+    assert_same(result(page, address), encoders[BUNDLED].reconstruct(PHOTOS["rocket"], ratio=0.75, seed=7))
+
+
 def test_painting_hides_those_patches_and_the_link_shows_them_again(page: Page, address: str) -> None:
     opened(page, address, f"#model={BUNDLED}&photo=flower")
     page.get_by_role("button", name="Show all").click()

@@ -27,7 +27,7 @@ async function start() {
   const models = await modelsOf("attention"), asked = readState();
   if (!models.length) throw new Error("this site holds no model with attention to show; zoo export adds one");
   const model = models.find(({ name }) => name === asked.model) ?? models[0];
-  chooser($("#model"), models, model.name, (other) => use(other).catch(fail));
+  chooser($("#model"), models, model.name, (other) => use(other).catch((error) => shown.model === other && fail(error)));
   shown.short = 2 * Math.round(numberIn(asked.short, 8, 40, model.fine ?? 28) / 2);
   shown.share = numberIn(asked.share, 0, 1, 0.6);
   const names = await strip.fill();
@@ -44,6 +44,7 @@ async function use(model, name = null) {
   ready = false;
   tellModel($("#facts"), model);
   await Promise.all([engine.open(model, showProgress), name ? strip.choose(name) : null]);
+  if (shown.model !== model) return; // another was chosen meanwhile
   ready = true;
   if (model.fine && shown.short > COARSE) await look(COARSE); // something to see at once
   await look();

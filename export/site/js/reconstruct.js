@@ -32,7 +32,7 @@ async function start() {
   const models = await modelsOf("reconstruct"), asked = readState();
   if (!models.length) throw new Error("this site holds no masked-image model; zoo export adds one");
   const model = models.find(({ name }) => name === asked.model) ?? models[0];
-  chooser($("#model"), models, model.name, (other) => use(other, {}).catch(fail));
+  chooser($("#model"), models, model.name, (other) => use(other, {}).catch((error) => shown.model === other && fail(error)));
   const names = await strip.fill();
   const opened = use(model, asked, names.includes(asked.photo) ? asked.photo : "cat_chelsea");
   listen(); // from now on there is a model to ask
@@ -48,6 +48,7 @@ async function use(model, asked, name = null) {
   tellModel($("#facts"), model);
   read(asked);
   await Promise.all([engine.open(model, showProgress), name ? strip.choose(name) : null]);
+  if (shown.model !== model) return; // another was chosen meanwhile
   if (shown.picture) shown.levels = cropped(shown.picture, model.transform);
   await refresh();
 }

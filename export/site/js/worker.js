@@ -4,7 +4,7 @@ import * as ort from "../ort/ort.wasm.bundle.min.mjs";
 
 ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
 const WASM = { url: new URL("../ort/ort-wasm-simd-threaded.wasm", import.meta.url).href, bytes: 14239897 };
-let session = null;
+let session = null, newest = null, opening = Promise.resolve();
 
 self.onmessage = async ({ data: { id, task, ...given } }) => {
   try {
@@ -15,7 +15,9 @@ self.onmessage = async ({ data: { id, task, ...given } }) => {
   }
 };
 
+// The names of the model's inputs, or null where another was chosen before this one had come: the newest is what runs.
 async function open({ url, bytes }, id) {
+  newest = id;
   const total = WASM.bytes + bytes, come = [0, 0];
   const tell = (index) => (count) => {
     come[index] = count;
@@ -23,7 +25,14 @@ async function open({ url, bytes }, id) {
   };
   const [wasm, graph] = await Promise.all([fetched(WASM.url, tell(0)), fetched(url, tell(1))]);
   ort.env.wasm.wasmBinary = wasm.buffer;
+  const opened = opening.then(() => (id === newest ? replace(graph) : null)); // one after the other
+  opening = opened.catch(() => {});
+  return opened;
+}
+
+async function replace(graph) {
   await session?.release();
+  session = null;
   session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"], logSeverityLevel: 3 });
   return session.inputNames;
 }
