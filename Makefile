@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo    look at photos with the bundled encoders and write two pictures"
 	@echo "make test    make check, then the tests (make test ARGS='-k masks' for some of them)"
-	@echo "make bench   side by side with timm and transformers (DATA=imagenette/; ARGS=load for one of them)"
+	@echo "make bench   side by side with timm, transformers and lightly (DATA=imagenette/; ARGS=load for one of them)"
 	@echo "make check   ruff, mypy and import-linter"
 	@echo "make setup   .venv with the project, all extras and the tools, pinned by constraints.txt"
 	@echo "make lock    pin everything anew in constraints.txt"

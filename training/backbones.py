@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from zoo.errors import CardError, RecipeError, Unsupported
@@ -23,11 +24,13 @@ def backbone(arch: Arch, *, drop_path: float = 0.0) -> nn.Module:
         "drop_path_rate": drop_path,
     }  # always, for timm's Swins have 0.1 of their own
     try:
-        return globalised(family(arch.family).build(arch.name, arguments))
+        module = globalised(family(arch.family).build(arch.name, arguments))
     except (CardError, Unsupported) as error:
         raise RecipeError(
             f"{error}. --arch.name is {arch.name} and --arch.family {arch.family}; families are {', '.join(names())}"
         ) from error
+    # Convolutions compute faster on pixels that hold their channels side by side, and hand them on so.
+    return module.to(memory_format=torch.channels_last) if arch.family == "resnet" else module
 
 
 def width(module: nn.Module) -> int:

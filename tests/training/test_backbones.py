@@ -39,7 +39,8 @@ def test_its_call_is_the_pooled_features(arch: Arch) -> None:
 
 
 def test_batch_norms_are_global_and_keep_their_names() -> None:
-    ours, theirs = backbone(ARCHS[2]), timm.create_model("test_resnet", num_classes=0)
+    ours = backbone(ARCHS[2])
+    theirs = timm.create_model("test_resnet", num_classes=0).to(memory_format=torch.channels_last)
     assert {type(layer) for layer in ours.modules() if isinstance(layer, nn.BatchNorm2d)} == {
         GlobalBatchNorm2d
     }

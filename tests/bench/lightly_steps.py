@@ -1,0 +1,200 @@
+"""SimCLR, BYOL, DINO and MAE from lightly's and timm's parts, in a plain loop: the rivals of our own steps.
+
+Written as lightly's guides put the parts together, and as fast as they allow: views that share a network go through it
+together where the method's statistics permit, and MAE predicts hidden patches alone. What lightly does not decide is as
+in the recipe: network, widths, temperatures, which parameters decay, optimiser. Nothing is compiled, as in our recipes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from lightly.loss import DINOLoss, NegativeCosineSimilarity, NTXentLoss
+from lightly.models import utils
+from lightly.models.modules import MaskedVisionTransformerTIMM, heads
+from lightly.models.modules.masked_vision_transformer_decoder_timm import MaskedVisionTransformerDecoderTIMM
+from torch import Tensor, nn
+
+from zoo.training.optimisers import build_optimizer
+from zoo.training.recipe import Recipe
+
+MOMENTUM = 0.996  # of moving averages; it costs the same whatever it is
+
+
+class Rival(nn.Module):
+    """Networks and a loss; the loop is `PlainLoop`."""
+
+    def forward(self, views: list[Tensor]) -> Tensor:
+        """The loss of views (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def before_step(self) -> None:
+        """After backward, before the optimiser."""
+
+    def after_step(self) -> None:
+        """After the optimiser."""
+
+
+class SimCLR(Rival):
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        config: Any = recipe.method
+        self.backbone = network(recipe, recipe.arch.drop_path)
+        self.head = heads.SimCLRProjectionHead(
+            self.backbone.num_features, config.hidden, config.out, num_layers=config.layers
+        )
+        self.criterion = NTXentLoss(temperature=config.temperature)
+
+    def forward(self, views: list[Tensor]) -> Tensor:
+        return self.criterion(*self.head(self.backbone(torch.cat(views))).chunk(2))
+
+
+class BYOL(Rival):
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        config: Any = recipe.method
+        self.online = self.encoder_and_head(recipe, recipe.arch.drop_path)
+        self.predictor = heads.BYOLPredictionHead(config.out, config.hidden, config.out)
+        self.target = self.encoder_and_head(recipe, 0.0)
+        freeze_as(self.target, self.online)
+        self.criterion = NegativeCosineSimilarity()
+
+    @staticmethod
+    def encoder_and_head(recipe: Recipe, drop_path: float) -> nn.Module:
+        config: Any = recipe.method
+        backbone = network(recipe, drop_path)
+        head = heads.BYOLProjectionHead(backbone.num_features, config.hidden, config.out)
+        return nn.Sequential(backbone, head)
+
+    def forward(self, views: list[Tensor]) -> Tensor:
+        guesses = [self.predictor(self.online(view)) for view in views]
+        with torch.no_grad():
+            targets = [self.target(view) for view in views]
+        return self.criterion(guesses[0], targets[1]) + self.criterion(guesses[1], targets[0])
+
+    def after_step(self) -> None:
+        utils.update_momentum(self.online, self.target, m=MOMENTUM)
+
+
+class DINO(Rival):
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        config: Any = recipe.method
+        self.clip = config.clip
+        self.student = self.encoder_and_head(recipe, recipe.arch.drop_path)
+        self.teacher = self.encoder_and_head(recipe, 0.0)
+        freeze_as(self.teacher, self.student)
+        self.criterion = DINOLoss(
+            config.prototypes,
+            teacher_temp=config.teacher_temperature,
+            student_temp=config.student_temperature,
+            center_momentum=config.centre_momentum,
+        )
+
+    @staticmethod
+    def encoder_and_head(recipe: Recipe, drop_path: float) -> nn.Module:
+        config: Any = recipe.method
+        backbone = network(recipe, drop_path)
+        sizes = (backbone.num_features, config.hidden, config.bottleneck, config.prototypes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch's older weight norm
+            head = heads.DINOProjectionHead(*sizes, batch_norm=config.head_norm)
+        return nn.Sequential(backbone, head)
+
+    def forward(self, views: list[Tensor]) -> Tensor:
+        large = torch.cat(views[:2])
+        with torch.no_grad():
+            targets = self.teacher(large).chunk(2)
+        guesses = [*self.student(large).chunk(2)]
+        if local := views[2:]:
+            guesses += self.student(torch.cat(local)).chunk(len(local))
+        return self.criterion([*targets], guesses)
+
+    def before_step(self) -> None:
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
+
+    def after_step(self) -> None:
+        utils.update_momentum(self.student, self.teacher, m=MOMENTUM)
+
+
+class MAE(Rival):
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        config: Any = recipe.method
+        vit = network(recipe, recipe.arch.drop_path)
+        self.config, self.patch = config, vit.patch_embed.patch_size[0]
+        self.backbone = MaskedVisionTransformerTIMM(vit)
+        self.tokens = self.backbone.sequence_length  # 1 + N
+        self.embed = nn.Linear(vit.embed_dim, config.decoder_width)
+        self.decoder = MaskedVisionTransformerDecoderTIMM(
+            num_patches=vit.patch_embed.num_patches,
+            embed_dim=config.decoder_width,
+            depth=config.decoder_depth,
+            num_heads=config.decoder_heads,
+        )
+        self.head = nn.Linear(config.decoder_width, 3 * self.patch**2)
+
+    def forward(self, views: list[Tensor]) -> Tensor:
+        (pixels,) = views
+        size = (len(pixels), self.tokens)
+        kept, hidden = utils.random_token_mask(size, mask_ratio=self.config.ratio, device=pixels.device)
+        seen = self.embed(self.backbone.encode(pixels, idx_keep=kept))
+        blank = utils.repeat_token(self.decoder.mask_token, size)
+        decoded = self.decoder(utils.set_at_index(blank, kept, seen))
+        guess = self.head(utils.get_at_index(decoded, hidden))
+        # Masks count the class token; patches do not.
+        target = utils.get_at_index(utils.patchify(pixels, self.patch), hidden - 1)
+        if self.config.normalised_targets:
+            target = utils.normalize_mean_var(target)
+        return nn.functional.mse_loss(guess, target)
+
+
+RIVALS: dict[str, type[Rival]] = {"simclr": SimCLR, "byol": BYOL, "dino": DINO, "mae": MAE}
+
+
+@dataclass
+class PlainLoop:
+    """One of them with its optimiser."""
+
+    rival: Rival
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def of(cls, method: str, recipe: Recipe) -> PlainLoop:
+        rival = RIVALS[method](recipe).train()
+        trained = [p for p in rival.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "decays": True},
+            {"params": [p for p in trained if p.ndim <= 1], "decays": False},
+        ]
+        return cls(rival, build_optimizer(groups, recipe.optim))
+
+    def set_rates(self, rate: float, decay: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"], group["weight_decay"] = rate, decay if group["decays"] else 0.0
+
+    def step(self, views: list[Tensor]) -> float:
+        loss = self.rival(views)
+        loss.backward()
+        self.rival.before_step()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rival.after_step()
+        return float(loss.detach())
+
+
+def network(recipe: Recipe, drop_path: float) -> Any:
+    """timm's, with pooled features for an output."""
+    arch = recipe.arch
+    return timm.create_model(arch.name, num_classes=0, drop_path_rate=drop_path, **arch.arguments())
+
+
+def freeze_as(teacher: nn.Module, student: nn.Module) -> None:
+    """Begin alike, and never be trained."""
+    teacher.load_state_dict(student.state_dict())
+    utils.deactivate_requires_grad(teacher)

@@ -1,0 +1,134 @@
+"""A training step of MAE, DINO, SimCLR and BYOL beside the same step from lightly's and timm's parts: time and memory.
+
+Whole steps (loss, gradients, clipping, optimiser, moving averages) of the papers' own recipes, or of those asked for by
+--recipe, in float32 on all processors, neither side compiled, on views that lie in memory. Ours is the engine's step,
+the rival `lightly_steps.py`'s: the same network, batch, optimiser and schedule. Peak memory is counted, not sampled:
+bytes that torch holds at most from building a method to the end of its second step.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightly_steps import PlainLoop
+from measure import Target, claim, in_turn, report, seconds
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from zoo.training.data import Batch
+from zoo.training.engine import set_rates, start_accelerator, train_step
+from zoo.training.methods import Step, recipe
+from zoo.training.optimisers import build_optimizer
+from zoo.training.recipe import Recipe
+
+# Images a step, of the recipes that are made for GPUs: what two processors do in seconds.
+BATCH = {"mae": 8, "dino": 4, "simclr": 8, "byol": 8}
+MIDDLE = Step(50, 100, 10)  # past the warm-up and whatever is frozen at first
+EACH, MEDIAN = 1.0, 1.2
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared: a method's recipe and the views of a batch."""
+
+    method: str
+    recipe: Recipe
+    views: list[Tensor]
+
+    @classmethod
+    def of(cls, method: str, name: str) -> Row:
+        given = recipe(f"{method}/{name}")
+        if name == "imagenet":
+            given = replace(given, optim=replace(given.optim, batch=BATCH[method]))
+        given = replace(given, run=replace(given.run, precision="no"))
+        return cls(method, given, noise(method, given))
+
+    def title(self) -> str:
+        sides = sorted({view.shape[-1] for view in self.views}, reverse=True)
+        pixels = " and ".join(f"{sum(v.shape[-1] == s for v in self.views)}×{s}" for s in sides)
+        threads = torch.get_num_threads()
+        sizes = f"{pixels} px, batches of {len(self.views[0])}"
+        return f"{self.method}, {self.recipe.arch.name}, {sizes}, {threads} threads"
+
+    def ours(self) -> Callable[[], object]:
+        """The engine's step."""
+        torch.manual_seed(0)
+        accelerator = start_accelerator("no", cpu=True)
+        bare = self.recipe.method.build(self.recipe)
+        optimizer = build_optimizer(bare.param_groups(self.recipe.optim), self.recipe.optim)
+        method, optimizer = accelerator.prepare(bare, optimizer)
+        method.train()
+        batch = Batch(self.views, torch.arange(len(self.views[0])), [])
+
+        def step() -> None:
+            set_rates(optimizer, self.recipe, MIDDLE)
+            train_step(accelerator, method, bare, optimizer, batch, MIDDLE, 0)[0].item()
+
+        return step
+
+    def lightly(self) -> Callable[[], object]:
+        """The plain loop's."""
+        torch.manual_seed(0)
+        loop, optim = PlainLoop.of(self.method, self.recipe), self.recipe.optim
+
+        def step() -> None:
+            loop.set_rates(optim.lr * optim.batch / 512, optim.weight_decay)
+            loop.step(self.views)
+
+        return step
+
+
+def noise(method: str, given: Recipe) -> list[Tensor]:
+    """Views of random pixels, as many and as large as the method's own."""
+    config: Any = given.method
+    sides = [given.data.size] * (1 if method == "mae" else 2)
+    if method == "dino":
+        sides += [config.local_size] * config.local_crops
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(given.optim.batch, 3, side, side, generator=draw) for side in sides]
+
+
+def peak(build: Callable[[], Callable[[], object]]) -> float:
+    """MiB that torch's allocator has given out at most, from nothing to the end of the second step."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step = build()
+        step()
+        step()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    held = [event["args"]["Total Allocated"] for event in events if event.get("name") == "[memory]"]
+    return max(held) / 2**20
+
+
+def compared(row: Row) -> tuple[bool, float]:
+    """Print one method's time and memory; whether both are no worse, and how many times faster ours is."""
+    memory = {"ours": [peak(row.ours)], "lightly": [peak(row.lightly)]}
+    steps = {"ours": row.ours(), "lightly": row.lightly()}
+    found = in_turn({name: lambda _, s=step: seconds(s) for name, step in steps.items()})
+    good = report(row.title(), "s a step", found, [Target("lightly", "ours", EACH, at_least=True)])
+    times, held = (
+        statistics.median([theirs / ours for ours, theirs in zip(each["ours"], each["lightly"], strict=True)])
+        for each in (found, memory)
+    )
+    told = f"{memory['ours'][0]:.0f} MiB, lightly {memory['lightly'][0]:.0f}: {held:.3f} ≥ {EACH:g}"
+    return claim(f"{row.method}, peak memory: {told}", held >= EACH) and good, times
+
+
+def run(data: str, recipe: str = "imagenet") -> bool:
+    del data  # noise does
+    found = [compared(Row.of(method, recipe)) for method in ("mae", "dino", "simclr", "byol")]
+    median = statistics.median([times for _, times in found])
+    told = ", ".join(f"{times:.2f}" for _, times in found)
+    good = claim(
+        f"times faster than lightly's parts: {told}; median {median:.3f} ≥ {MEDIAN:g}", median >= MEDIAN
+    )
+    return good and all(each for each, _ in found)
