@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zoo.charts import Bar, interval_chart
-from zoo.training.cells import Column, Found, over_seeds, tell_minutes, tell_seed, tell_steps
+from zoo.training.cells import Column, Found, over_seeds, tell_minutes, tell_seed, tell_steps, told_lines
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,9 +42,4 @@ def chart(found: Sequence[Found], title: str) -> Image:
             for method in METHODS
         ]
         bars.append(Bar(variant, "", points))
-    seeds = sorted({each.cell.recipe.run.seed for each in found})
-    footer = [
-        f"Top-1 on the test images, seeds {', '.join(map(str, seeds))}; lines are 95 % intervals over resampled test "
-        "images, of all seeds together."
-    ]
-    return interval_chart(bars, [*METHODS.values()], title=title, unit=" %", footer=footer)
+    return interval_chart(bars, [*METHODS.values()], title=title, unit=" %", footer=[told_lines(found)])

@@ -57,9 +57,11 @@ def crop_and_flip(size: int, scale: tuple[float, float]) -> list[Transform]:
     ]
 
 
-def one_view(size: int, min_scale: float) -> Callable[[Tensor, Generator], list[Tensor]]:
-    """What masked-image methods look at: one random crop of at least a share `min_scale`, mirrored or not."""
-    crop = normalised(crop_and_flip(size, (min_scale, 1.0)))
+def one_view(
+    size: int, min_scale: float, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Callable[[Tensor, Generator], list[Tensor]]:
+    """What masked-image methods and probes look at: one crop of at least a share `min_scale`, mirrored or not."""
+    crop = normalised(crop_and_flip(size, (min_scale, 1.0)), mean, std)
     return lambda image, generator: [seeded(crop, image, generator)]
 
 

@@ -116,6 +116,19 @@ def tell_steps(found: Found) -> str:
     return f"{logged[-1]['step']:,}" if logged else ""
 
 
+def told_lines(found: Sequence[Found]) -> str:
+    """What the lines of a chart mean, for one seed or for several; see `over_seeds`."""
+    seeds = sorted({each.cell.recipe.run.seed for each in found})
+    if len(seeds) == 1:
+        return (
+            f"Top-1 on the test images, seed {seeds[0]}; lines are 95 % intervals over resampled test images."
+        )
+    return (
+        f"Top-1 on the test images, the mean of seeds {', '.join(map(str, seeds))}; lines go from the lowest to the "
+        "highest end of each seed's 95 % interval over resampled test images."
+    )
+
+
 def over_seeds(points: Sequence[Point | None]) -> Point | None:
     """The mean of several seeds, from the lowest end of their intervals to the highest; None where there is none."""
     there = [point for point in points if point is not None]

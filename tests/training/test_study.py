@@ -17,7 +17,7 @@ from zoo.charts import Bar, interval_chart, stacked
 from zoo.cli import main
 from zoo.errors import RecipeError
 from zoo.training import study
-from zoo.training.cells import Asked, Cell, Found, over_seeds
+from zoo.training.cells import Asked, Cell, Found, over_seeds, told_lines
 from zoo.training.methods import method_names
 from zoo.training.recipe import Recipe
 from zoo.training.sentry import Collapsed
@@ -217,6 +217,14 @@ def test_only_what_is_removed_differs_between_the_cells() -> None:
 def test_seeds_together() -> None:
     assert over_seeds([(40, 38, 42), None, (44, 41, 47)]) == (42, 38, 47)
     assert over_seeds([None]) is None
+
+
+def test_what_the_lines_of_a_chart_are() -> None:
+    one, other = (Found(study_file("batch_size").cells(Asked(seed))[0], Path()) for seed in (0, 3))
+    assert "seed 0; lines are 95 % intervals" in told_lines([one, one])
+    assert "seeds 0, 3; lines go from the lowest to the highest end of each seed's 95 %" in told_lines(
+        [other, one]
+    )
 
 
 def test_charts_one_below_the_other() -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from zoo.cli import main
 from zoo.cli.arguments import split_knobs
+from zoo.cli.measuring import PHRASES
+from zoo.evaluate import PROTOCOLS, TRAINING
 from zoo.tables import pairs, table
 
 COMMANDS = ["list", "show", "register", "remove", "pull", "verify", "push", "attend", "reconstruct", "demo"]
@@ -112,6 +114,12 @@ def test_zoo_alone_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> Non
     assert code == 0 and not err
     listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ") and line[2] not in "- "]
     assert sorted(listed) == sorted(["COMMAND", *COMMANDS])
+
+
+def test_every_protocol_has_a_phrase(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [*PHRASES] == [*PROTOCOLS, *TRAINING, "foreground"]
+    assert main(["evaluate", "--help"]) == 0
+    assert f"lowshot         {PHRASES['lowshot']}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["--help"], ["attend", "--help"], ["train", "-h"], ["evaluate", "--help"]])

@@ -17,6 +17,7 @@ from zoo.training.cells import (
     tell_minutes,
     tell_seed,
     tell_steps,
+    told_lines,
 )
 from zoo.training.methods import method_file, method_names, recipe, recipes
 from zoo.training.recipe import Arch
@@ -123,9 +124,8 @@ def picture(found: Sequence[Found]) -> Image:
         points = [over_seeds([each.point("finetune", features) for each in mine]) for features in both]
         if any(points):
             tuned.append(Bar(name, network, points))
-    footer = ["Top-1 on the test images; lines are 95 % intervals over resampled test images."]
     charts = [
-        interval_chart(bars, series, title=title, unit=" %", footer=footer)
+        interval_chart(bars, series, title=title, unit=" %", footer=[told_lines(found)])
         for bars, series, title in (
             (frozen, ["k-NN", "linear probe"], "Frozen features after equal minutes"),
             (tuned, ["fine-tuned", "from scratch"], "Fine-tuned for equal epochs"),

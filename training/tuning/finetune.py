@@ -19,10 +19,13 @@ from zoo.training.optimisers import layer_decayed
 from zoo.training.recipe import Optim, Recipe, Schedule
 from zoo.training.tuning.trained import Task, fit, forget, recipe_for, row_of, told_right
 
+# Families whose grids shrink from stage to stage.
+PYRAMIDS = ("swin", "pvt", "resnet")
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Knobs of fine-tuning; defaults are MAE's for its ViT-B (Table 9), but for the layer decay (`finetune_recipe`)."""
+    """Knobs of fine-tuning; defaults are MAE's for its ViT-B (Table 9), but for the layer decay (`usual_decay`)."""
 
     layer_decay: float = 0.75
     """How much slower than the layer above each layer learns; 1: all alike, as from random weights."""
@@ -148,17 +151,21 @@ def new_head(width: int, classes: int, seed: int) -> nn.Linear:
     return head
 
 
-def finetune_recipe(task: Task) -> Recipe:
-    """30 epochs of AdamW at 1e-3 for a batch of 256: BEiT's rate, fewer epochs than MAE's 100.
+def usual_decay(task: Task) -> float:
+    """Layer decay: 0.75 for plain transformers (MAE, Table 9, ViT-L), 0.85 for pyramids (UM-MAE's Swin).
 
-    Layer decay: 0.75 for plain transformers (MAE, Table 9, ViT-L), 0.85 for pyramids (UM-MAE's Swin), and none from
-    random weights, whose early layers have everything to learn.
+    None, 1, from random weights, whose early layers have everything to learn.
     """
-    pyramid = task.encoder.card.family in ("swin", "pvt", "resnet")
-    decay = 1.0 if task.scratch else 0.85 if pyramid else 0.75
+    if task.scratch:
+        return 1.0
+    return 0.85 if task.encoder.card.family in PYRAMIDS else 0.75
+
+
+def finetune_recipe(task: Task) -> Recipe:
+    """30 epochs of AdamW at 1e-3 for a batch of 256: BEiT's rate, fewer epochs than MAE's 100."""
     return recipe_for(
         task,
-        FinetuneConfig(layer_decay=decay),
+        FinetuneConfig(layer_decay=usual_decay(task)),
         Optim(batch=128, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
         Schedule(epochs=30, warmup_epochs=5, final_lr=1e-6),
         images=len(task.train),

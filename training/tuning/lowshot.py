@@ -10,7 +10,7 @@ from typing import Any, cast
 from zoo.errors import RecipeError
 from zoo.sources import Source, rank
 from zoo.training.recipe import Optim, Recipe, Schedule
-from zoo.training.tuning.finetune import FinetuneConfig, FineTuning, settings_of
+from zoo.training.tuning.finetune import FinetuneConfig, FineTuning, settings_of, usual_decay
 from zoo.training.tuning.trained import Task, check_few, fit, forget, recipe_for, row_of, told_right
 
 # Share of the labels, and how many draws of so many are averaged: few labels make a lucky draw likely.
@@ -39,14 +39,8 @@ def lowshot_recipe(task: Task, share: float, images: int) -> Recipe:
     """AdamW on crops and flips alone, for SimCLR's epochs and no fewer than 500 steps."""
     batch = 32
     epochs = max(EPOCHS.get(share, 30), math.ceil(LEAST_STEPS / max(1, images // batch)))
-    pyramid = task.encoder.card.family in ("swin", "pvt", "resnet")
     config = FinetuneConfig(
-        layer_decay=1.0 if task.scratch else 0.85 if pyramid else 0.75,
-        mixup=0,
-        cutmix=0,
-        smoothing=0,
-        randaugment=0,
-        erase=0,
+        layer_decay=usual_decay(task), mixup=0, cutmix=0, smoothing=0, randaugment=0, erase=0
     )
     optim = Optim(batch=batch, lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05)
     return recipe_for(task, config, optim, Schedule(epochs=epochs, warmup_epochs=5), images=images)

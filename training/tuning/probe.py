@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.encoder import Encoder
@@ -71,13 +71,7 @@ class Sweep(Method):
 
     def views(self) -> Views:
         """One view: random resized crop and flip."""
-        steps = augment.crop_and_flip(self.size, (self.config.min_scale, 1.0))
-        crop = augment.normalised(steps, self.transform.mean, self.transform.std)
-
-        def one_view(image: Tensor, generator: Generator) -> list[Tensor]:
-            return [augment.seeded(crop, image, generator)]
-
-        return one_view
+        return augment.one_view(self.size, self.config.min_scale, self.transform.mean, self.transform.std)
 
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor, labels: Tensor | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -80,6 +80,12 @@ def refuse_unknown(words: list[str], parser: Parser, *, takes_knobs: bool = Fals
     if takes_knobs and not hint:
         hint = "; a recipe's knobs are written --section.knob VALUE, as in --optim.lr 1e-3"
     parser.error(f"`{parser.prog}` has no option {word}{hint}")
+
+
+def listed(phrases: Mapping[str, str]) -> str:
+    """Indented lines for a help text: a name and what it is."""
+    width = max(map(len, phrases))
+    return "\n".join(f"  {name:{width}}  {phrase}" for name, phrase in phrases.items())
 
 
 def split_knobs(words: list[str]) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, load_model
+from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, listed, load_model
 from zoo.cli.rooms import room
 from zoo.files import atomic_write
 from zoo.tables import table
@@ -16,6 +16,17 @@ from zoo.tables import table
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
     from zoo.sources import Source
+
+
+PHRASES = {
+    "knn": "frozen features, labels of the nearest training images",
+    "linear": "frozen features, a linear classifier fit by L-BFGS",
+    "reconstruction": "error of the hidden patches that a model with a decoder fills in",
+    "linear_sgd": "frozen encoder, a linear classifier by SGD on augmented views, its rate from a sweep",
+    "lowshot": "fine-tuned on 1 % and 10 % of the labels",
+    "finetune": "fine-tuned on all labels",
+    "foreground": "attention maps against trimaps of the foreground; DATA is a parquet file with both",
+}
 
 
 def _embed_arguments(parser: Parser) -> None:
@@ -73,6 +84,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 def _evaluate_arguments(parser: Parser) -> None:
     parser.epilog = (
+        f"protocols:\n{listed(PHRASES)}\n\n"
         "linear_sgd, lowshot and finetune train: their knobs are a recipe's, such as --schedule.epochs 10, "
         "--optim.lr 5e-4,\n--method.mixup 0 or --run.threads 2. The same command again continues one that was stopped."
     )
@@ -85,8 +97,7 @@ def _evaluate_arguments(parser: Parser) -> None:
         nargs="+",
         default=["knn"],
         metavar="PROTOCOL",
-        help="any of knn, linear, reconstruction, linear_sgd, lowshot, finetune, or foreground on its own "
-        "(default: knn)",
+        help="any of those below, foreground on its own (default: knn)",
     )
     parser.add_argument(
         "--baselines",
@@ -97,7 +108,10 @@ def _evaluate_arguments(parser: Parser) -> None:
         "--size", type=int, metavar="N", help="evaluate at N pixels (default: the model's own)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of a split made here and of the linear probe (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="of a split made here, of lowshot's subsets, of probes and of fine-tuning (default: 0)",
     )
     parser.add_argument(
         "--limit",
