@@ -21,7 +21,7 @@ from zoo.sources import Source, open_source, splits, train_and_test
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
 from zoo.training.disk import told_when_full
-from zoo.training.finish import RunFacts, measure_model, write_model
+from zoo.training.finish import RunFacts, call_of, measure_model, write_model
 from zoo.training.methods import Method, Step
 from zoo.training.online import OnlineKNN
 from zoo.training.optimisers import build_optimizer
@@ -79,16 +79,14 @@ def _run(
 ) -> Path:
     """`run`, on a disk with room."""
     train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
+    command = command or call_of(recipe, data, out, test=test, init=init, name=name, scores=scores)
     claim = {"images": str(data), "init": None if init is None else str(init), **recipe.describe()}
     if _claim(out, claim):
         log.warning("%s is finished already; to train it anew, remove it or give another --out", out)
         return out
     sweep(out)  # what a killed run was writing
     method = _prepared(recipe, train, init)
-    before = None
-    if (first := method.first()) is not None:
-        before = _run_first(*first, data, out, test)
-        method.follow(before)
+    before = _run_first(method, data, out, test, command)
     accelerator = start_accelerator(recipe.run.precision)
     dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
     if recipe.run.minutes is not None:
@@ -98,22 +96,17 @@ def _run(
         note = f"{note} {how}"
     state = State(skipped=sorted(dataset.skipped))
     loop(accelerator, method, dataset, recipe, out, state)
+    facts = RunFacts(
+        recipe=name or type(recipe.method).__module__.rpartition(".")[-1],
+        command=command,
+        data=str(data),
+        test=None if test is None else str(test),
+        init="random" if init is None else str(init),
+        images=len(dataset),
+        note=note,
+    )
+    _finish(accelerator, out, recipe, method, (train, held_out if scores else None), state, facts)
     if accelerator.is_main_process:
-        facts = RunFacts(
-            recipe=name or type(recipe.method).__module__.rpartition(".")[-1],
-            command=command or f"zoo.training.run({str(data)!r}, {str(out)!r})",
-            data=str(data),
-            test=None if test is None else str(test),
-            init="random" if init is None else str(init),
-            images=len(dataset),
-            note=note,
-        )
-        card = write_model(out, recipe, method, train, state, facts)
-    # Measuring may take longer than a process waits for the others.
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if held_out is not None and scores:
-            measure_model(out, card, recipe, (train, held_out), facts)
         _write_claim(out, {**claim, "finished": True})
     return out
 
@@ -128,10 +121,36 @@ def _prepared(recipe: Recipe, train: Source, init: str | Path | None) -> Method:
     return method
 
 
-def _run_first(name: str, recipe: Recipe, data: str | Path, out: Path, test: str | Path | None) -> Path:
-    """The run that another needs, in a folder inside that one's; it may be finished already."""
+def _run_first(
+    method: Method, data: str | Path, out: Path, test: str | Path | None, command: str
+) -> Path | None:
+    """The run that a method needs before its own, in a folder inside that one's; it may be finished already."""
+    if (first := method.first()) is None:
+        return None
+    name, recipe = first
     log.warning("%s needs a %s of its own: %s", out, name, out / name)
-    return run(recipe, data, out / name, test=test, scores=False)
+    before = run(recipe, data, out / name, test=test, command=command, scores=False)
+    method.follow(before)
+    return before
+
+
+def _finish(
+    accelerator: Accelerator,
+    out: Path,
+    recipe: Recipe,
+    method: Method,
+    data: tuple[Source, Source | None],
+    state: State,
+    facts: RunFacts,
+) -> None:
+    """The model's folder, written by the first process, and its scores where there are images to measure on."""
+    train, held_out = data
+    if accelerator.is_main_process:
+        card = write_model(out, recipe, method, train, state, facts)
+    # Measuring may take longer than a process waits for the others.
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and held_out is not None:
+        measure_model(out, card, recipe, (train, held_out), facts)
 
 
 def loop(
@@ -139,6 +158,7 @@ def loop(
 ) -> None:
     """Every step of a run, from its last checkpoint to its end; `state` and `bare` hold the result."""
     steps = count_steps(recipe, len(dataset), dataset.source.title)
+    _check_steps(steps, recipe.optim.batch, accelerator.num_processes)
     optimizer = build_optimizer(bare.param_groups(recipe.optim), recipe.optim)
     method, optimizer = accelerator.prepare(bare, optimizer)
     checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer, accelerator.scaler)
@@ -149,19 +169,7 @@ def loop(
         for module in bare.compiled():
             module.compile()
 
-    if steps.total < FEW_STEPS:
-        log.warning(
-            "%d step(s) in all, and the learning rate begins at 0: next to nothing will be learnt. "
-            "Give more images, a smaller --optim.batch or more --schedule.epochs",
-            steps.total,
-        )
-
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    if recipe.optim.batch % world:
-        near = max(world, round(recipe.optim.batch / world) * world)
-        raise RecipeError(
-            f"--optim.batch is {recipe.optim.batch}, which {world} processes cannot share equally; give {near}"
-        )
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
     sentry, knn = Sentry(recipe, steps), OnlineKNN(len(dataset))
     with Progress(out, recipe, state, steps.total, quiet=not main) as progress:
@@ -186,6 +194,21 @@ def loop(
     if main and len(order):
         checkpoint.save(state.step, state.seconds)
         log.warning("%s", sentry.verdict())
+
+
+def _check_steps(steps: Step, batch: int, world: int) -> None:
+    """RecipeError where the processes cannot share a batch equally; a warning of a run that is over at once."""
+    if batch % world:
+        near = max(world, round(batch / world) * world)
+        raise RecipeError(
+            f"--optim.batch is {batch}, which {world} processes cannot share equally; give {near}"
+        )
+    if steps.total < FEW_STEPS:
+        log.warning(
+            "%d step(s) in all, and the learning rate begins at 0: next to nothing will be learnt. "
+            "Give more images, a smaller --optim.batch or more --schedule.epochs",
+            steps.total,
+        )
 
 
 def train_step(
@@ -323,7 +346,10 @@ def _claim(out: Path, mine: dict[str, Any]) -> bool:
                 "Give another --out, or the same recipe to continue it"
             )
         return finished and (out / "model.safetensors").is_file()
-    if not path.is_file():
+    if path.is_file():
+        if json.loads(path.read_text()) != mine:
+            (out / "pace.json").unlink(missing_ok=True)  # another recipe's speed
+    else:
         foreign = sorted(
             file.name
             for file in out.glob("*")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -65,6 +67,27 @@ def measure_model(
         for row in measure(encoder, train, test, [protocol], seed=recipe.run.seed):
             card = with_results(card, results_of(row, test, command))
     write_card(card, out)
+
+
+def call_of(recipe: Recipe, data: str | Path, out: Path, **options: Any) -> str:
+    """The Python call that trains the same, with every knob that is not its class's default.
+
+    options: further arguments of `zoo.training.run`; those left as they are by default are not told.
+    """
+    told = {name: value for name, value in options.items() if value is not None and value is not True}
+    given = [spelled(recipe), repr(str(data)), repr(str(out))]
+    given += [f"{name}={str(value) if isinstance(value, Path) else value!r}" for name, value in told.items()]
+    return f"zoo.training.run({', '.join(given)})"
+
+
+def spelled(value: Any) -> str:
+    """A dataclass as the shortest expression that makes an equal one; anything else as its repr."""
+    if not dataclasses.is_dataclass(value):
+        return repr(value)
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    usual = {field.name: field.default for field in dataclasses.fields(value)}
+    words = [f"{name}={spelled(own)}" for name, own in fields.items() if own != usual[name]]
+    return f"{type(value).__name__}({', '.join(words)})"
 
 
 def _evaluation(out: Path, recipe: Recipe, facts: RunFacts, protocol: str) -> str:

@@ -26,8 +26,8 @@ def in_minutes(
 ) -> tuple[Recipe, str]:
     """The recipe with the steps that fit into `run.minutes`, and a sentence that says so for the card.
 
-    The speed is that of a few steps, measured once and kept in `pace.json`; nothing is learnt from them. before: a
-    run that had to come first, whose minutes count.
+    The speed is that of a few steps, measured once and kept in `pace.json` for as long as the recipe is the same;
+    nothing is learnt from them. before: a run that had to come first, whose minutes count.
     """
     assert recipe.run.minutes is not None
     path = out / "pace.json"
@@ -64,6 +64,7 @@ def _measured(accelerator: Accelerator, dataset: CutViews, recipe: Recipe) -> tu
     prepared, optimizer = accelerator.prepare(trial, plain)
     prepared.train()
     rank, world = accelerator.process_index, accelerator.num_processes
+    scale = None if accelerator.scaler is None else accelerator.scaler.state_dict()
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, 0, WARM + MOST, rank, world)
     began, done = time.monotonic(), 0
     for index, batch in enumerate(loader(dataset, order, recipe.data.workers)):
@@ -77,5 +78,8 @@ def _measured(accelerator: Accelerator, dataset: CutViews, recipe: Recipe) -> tu
         # Every process takes as many steps: with others a fixed number, for their clocks differ.
         if done >= FEWEST and (world > 1 or time.monotonic() - began > 60 * SHARE * recipe.run.minutes):
             break
+    seconds = (time.monotonic() - began) / done
     accelerator.free_memory()
-    return (time.monotonic() - began) / done, done
+    if scale is not None:
+        accelerator.scaler.load_state_dict(scale)  # the trial's gradients have moved it
+    return seconds, done

@@ -137,7 +137,10 @@ def _uniform(grid: tuple[int, int], seeds: Seeds, count: int) -> Bools:
 
 
 def _grid(grid: tuple[int, int], seeds: Seeds, count: int) -> Bools:
-    """(B, N): the same corner of every 2×2 cell stays visible, the corner drawn once per image (GS)."""
+    """(B, N): the same corner of every 2×2 cell stays visible, the corner drawn once per image (GS).
+
+    Every corner is as likely as the next, so that no position of the grid is hidden in all images.
+    """
     corner = (splitmix64(seeds, 0)[:, 0] % np.uint64(4)).astype(np.int64)
     members = cells(grid)
     hidden = np.ones((len(seeds), members.size), dtype=bool)

@@ -80,6 +80,17 @@ def test_loss_equals_the_loops(ratio: float, count: int, small: Callable[..., BE
     assert loss.item() == pytest.approx(slow_loss(method, views, ratio), rel=1e-5)
     asked = torch.cat([words[gone] for words, gone in zip(method.tokenizer(views[1]), hidden, strict=True)])
     assert float(logs["chance"]) == pytest.approx(float(chance_level(asked, 512)))
+    commonest = max(asked.tolist().count(word) for word in set(asked.tolist()))
+    assert float(logs["commonest"]) == pytest.approx(commonest / len(asked))
+
+
+def test_class_token_biases_and_norms_do_not_decay(small: Callable[..., BEiT]) -> None:
+    """What the authors' optimiser exempts; their tables of relative positions and mask token decay."""
+    method = small()
+    names = {id(p): name for name, p in method.named_parameters()}
+    groups = method.param_groups(recipe("beit/smoke").optim)
+    still = [p for group in groups if not group["decays"] for p in group["params"]]
+    assert {names[id(p)] for p in still if p.ndim > 1} == {"backbone.cls_token"}
 
 
 def test_seventy_five_of_196_are_hidden() -> None:

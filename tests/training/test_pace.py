@@ -105,6 +105,51 @@ def test_a_killed_run_keeps_its_pace(
     assert len(steps) == 6 + 1
 
 
+@pytest.mark.parametrize(("knob", "again"), [({}, False), ({"lr": 1e-3}, True)])
+def test_another_recipe_is_measured_anew(
+    knob: dict[str, Any],
+    again: bool,
+    tiny: Callable[..., Recipe],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A folder without a checkpoint may be taken by another run, which has another speed."""
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(engine, "loop", dies)
+        run(tiny("mae/smoke", run={"minutes": 0.005}), photos, tmp_path / "run")
+    path = tmp_path / "run" / "pace.json"
+    path.write_text('{"seconds_per_step": 0.1, "over": 99}')
+    run(tiny("mae/smoke", run={"minutes": 0.005}, optim=knob), photos, tmp_path / "run")
+    assert (json.loads(path.read_text())["over"] != 99) == again
+
+
+def test_measuring_leaves_the_loss_scale(
+    tiny: Callable[..., Recipe], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float16 scales its loss. Here each step on finite gradients doubles the scale, and the CPU computes in float32,
+    for want of a GPU."""
+    turned = tiny("mae/smoke", run={"minutes": 0.005})
+    dataset = CutViews(open_source(photos, "train"), turned.method.build(turned).views(), 0, 40, True)
+    accelerator = engine.start_accelerator("no", cpu=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
+    monkeypatch.setattr(accelerator, "scaler", scaler)
+    step, scales = engine.train_step, []
+
+    def watched(*words: Any) -> Any:
+        told = step(*words)
+        scales.append(scaler.get_scale())
+        return told
+
+    monkeypatch.setattr(engine, "train_step", watched)
+    pace.in_minutes(accelerator, dataset, turned, tmp_path)
+    assert scales[:3] == [8.0, 16.0, 32.0] and scaler.get_scale() == 4.0
+
+
 def test_a_run_that_comes_first_counts(tiny: Callable[..., Recipe], photos: Path, tmp_path: Path) -> None:
     """BEiT's tokenizer gets a third of the minutes, and BEiT what is left of them."""
     turned = tiny("beit/smoke", run={"minutes": 0.2, "log_every": 1})

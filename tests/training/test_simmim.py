@@ -21,7 +21,7 @@ from zoo.masking import draw_mask
 from zoo.training import run
 from zoo.training.methods import Step, recipe
 from zoo.training.methods.simmim import SimMIM, SimMIMConfig
-from zoo.training.recipe import Recipe
+from zoo.training.recipe import Optim, Recipe
 
 STEP = Step(0, 10, 5)
 SEEDS = [11, 22]
@@ -197,3 +197,21 @@ def test_a_run_ends_in_a_folder_that_reconstructs(
     assert loss.item() == pytest.approx(found.loss.item(), rel=1e-4)  # trained and shown alike
     assert encoder.card.arguments["embed_dim"] == 48 and isinstance(encoder.module, nn.Module)
     assert {result.task for result in encoder.card.results} == {"knn", "reconstruction"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "exempt"),
+    [
+        ("swin", {"relative_position_bias_table", "mask_token"}),
+        ("vit", {"cls_token", "pos_embed", "mask_token"}),
+        ("pvt", {"cls_token", "cls_position", "pos_embed", "mask_token"}),
+    ],
+)
+def test_positions_tokens_biases_and_norms_do_not_decay(arch: str, exempt: set[str], small: Make) -> None:
+    method = small(arch)
+    decays = {id(p) for group in method.param_groups(Optim()) if group["decays"] for p in group["params"]}
+    trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    last = {name: name.rpartition(".")[2] for name in trained}
+    assert exempt <= set(last.values())
+    for name, p in trained.items():
+        assert (id(p) in decays) == (p.ndim > 1 and last[name] not in exempt), name

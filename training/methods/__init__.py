@@ -70,12 +70,20 @@ class Method(nn.Module):
         """The loss and what to log. views: (B, C, h, w) each. noise: (B,) int64, one seed per image."""
 
     def param_groups(self, optim: Optim) -> list[dict[str, Any]]:
-        """Trainable parameters in two groups: matrices, which decay, and biases and other 1-D ones, which never do."""
-        trained = [p for p in self.parameters() if p.requires_grad]
+        """Trainable parameters in two groups: matrices, which decay, and those that never do.
+
+        Biases and other 1-D ones never decay, nor do those that are called as `undecayed` says.
+        """
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        decay = {n for n, p in trained.items() if p.ndim > 1 and n.rpartition(".")[2] not in self.undecayed()}
         return [
-            {"params": [p for p in trained if p.ndim > 1], "decays": True},
-            {"params": [p for p in trained if p.ndim <= 1], "decays": False},
+            {"params": [p for name, p in trained.items() if name in decay], "decays": True},
+            {"params": [p for name, p in trained.items() if name not in decay], "decays": False},
         ]
+
+    def undecayed(self) -> tuple[str, ...]:
+        """Last parts of the names of parameters that do not decay though they have more than one dimension."""
+        return ()
 
     def before_step(self, step: Step) -> None:
         """Called after backward and before the optimiser: freezes and clipping."""

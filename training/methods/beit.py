@@ -104,9 +104,14 @@ class BEiT(Method):
         asked = words[hidden]
         return F.cross_entropy(logits, asked), {
             "accuracy": (logits.argmax(dim=1) == asked).float().mean(),
+            "commonest": asked.bincount().max() / len(asked),  # the accuracy of saying one word always
             "chance": chance_level(asked, logits.shape[1]),
             "features": seen.pooled.detach(),
         }
+
+    def undecayed(self) -> tuple[str, ...]:
+        """The authors' (modeling_pretrain.py): their mask token and tables of relative positions do decay."""
+        return "cls_token", "pos_embed"
 
     def before_step(self, step: Step) -> None:
         """Clip the gradient as a whole."""

@@ -86,6 +86,10 @@ class SimMIM(Method):
         loss = simmim.error(patchify(predicted, unit), patchify(pixels, unit), hidden.flatten(1)).mean()
         return loss, {"features": features.pooled.detach()}
 
+    def undecayed(self) -> tuple[str, ...]:
+        """What the authors' encoders name (`no_weight_decay`, and Swin's keyword for its tables)."""
+        return "cls_token", "cls_position", "pos_embed", "mask_token", "relative_position_bias_table"
+
     def before_step(self, step: Step) -> None:
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
@@ -152,7 +156,8 @@ def imagenet() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """A small Swin at 128 px, whose windows of 4 are the paper's share of the grid (6 at 192 px): one CPU core.
+    """A small Swin at 128 px, whose windows of 4 are the paper's share of the grid (6 at 192 px): one CPU core;
+    no result yet.
 
     zoo train simmim/imagenette DATA --out runs/simmim_swinmicro_imagenette
     """

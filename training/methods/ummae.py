@@ -149,7 +149,8 @@ def imagenet() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """A small Swin at 128 px on raw pixels, so that its pictures owe nothing to the hidden patches: one CPU core.
+    """A small Swin at 128 px on raw pixels, so that its pictures owe nothing to the hidden patches: one CPU core;
+    no result yet.
 
     zoo train ummae/imagenette DATA --out runs/ummae_swinmicro_imagenette
     """
@@ -164,7 +165,7 @@ def imagenette() -> Recipe:
 
 
 def imagenette_pvt() -> Recipe:
-    """A small PVT at 128 px on raw pixels: one CPU core.
+    """A small PVT at 128 px on raw pixels: one CPU core; no result yet.
 
     zoo train ummae/imagenette_pvt DATA --out runs/ummae_pvtmicro_imagenette
     """

@@ -21,9 +21,11 @@ from zoo.errors import DataError, RecipeError
 from zoo.evaluate import facts_of
 from zoo.evaluate.intervals import resampled
 from zoo.extraction import extract, images_hash, weights_hash
+from zoo.files import sweep
 from zoo.registry import home
 from zoo.sources import Source
 from zoo.training.data import CutViews
+from zoo.training.disk import told_when_full
 from zoo.training.engine import loop, start_accelerator
 from zoo.training.knobs import with_knobs
 from zoo.training.methods import Method
@@ -111,7 +113,9 @@ def fit(task: Task, method: Method, recipe: Recipe, train: Source) -> tuple[Stat
         torch.set_num_threads(recipe.run.threads)
     dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
     state = State(skipped=sorted(dataset.skipped))
-    loop(accelerator, method, dataset, recipe, folder, state)
+    with told_when_full(folder):
+        sweep(folder)  # what a killed call was writing
+        loop(accelerator, method, dataset, recipe, folder, state)
     return state, folder
 
 

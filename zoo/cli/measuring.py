@@ -86,7 +86,9 @@ def _evaluate_arguments(parser: Parser) -> None:
     parser.epilog = (
         f"protocols:\n{listed(PHRASES)}\n\n"
         "linear_sgd, lowshot and finetune train: their knobs are a recipe's, such as --schedule.epochs 10, "
-        "--optim.lr 5e-4,\n--method.mixup 0 or --run.threads 2. The same command again continues one that was stopped."
+        "--optim.lr 5e-4,\n--method.mixup 0 or --run.threads 2.\n"
+        "The same command again continues one that was stopped: until the score is there, checkpoints lie in\n"
+        "$ZOO_HOME/tuning (default: ~/.cache/ssl-zoo/tuning)."
     )
     add_model(parser)
     add_backend(parser)
