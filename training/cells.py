@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import RecipeError
 from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
 
@@ -21,6 +22,11 @@ class Asked:
     seed: int = 0
     minutes: float | None = None
     tune_epochs: int = 10
+
+    def refuse_minutes(self, study: str, equal: str) -> None:
+        """RecipeError where minutes are given to a study whose cells have something else in equal measure."""
+        if self.minutes is not None:
+            raise RecipeError(f"`zoo study {study}` compares runs of equal {equal}; leave out --minutes")
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,11 @@ class Found:
 
     def state(self) -> str:
         """Done, stopped and why, or missing."""
-        return f"stopped: {self.stopped}" if self.stopped else "done" if self.done else "missing"
+        if self.stopped:
+            return (
+                f"stopped: {self.stopped}; to try again, remove {self.cell.name}/ in the folder of this table"
+            )
+        return "done" if self.done else "missing"
 
 
 Column = tuple[str, Callable[[Found], str]]
@@ -107,8 +117,11 @@ def tell_seed(found: Found) -> str:
 
 
 def tell_minutes(found: Found) -> str:
-    minutes = found.minutes()
-    return "" if minutes is None else f"{minutes:.1f}"
+    """Those it took, and those it was given."""
+    minutes, given = found.minutes(), found.cell.recipe.run.minutes
+    if minutes is None:
+        return ""
+    return f"{minutes:.1f}" if given is None else f"{minutes:.1f} of {given:g}"
 
 
 def tell_steps(found: Found) -> str:

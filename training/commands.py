@@ -6,8 +6,12 @@ import inspect
 import logging
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.training.methods import method_file, method_names, recipe, recipe_function, recipes
+
+if TYPE_CHECKING:
+    from zoo.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +83,28 @@ def recipes_table() -> list[tuple[str, str]]:
         for method in method_names()
         for name, function in recipes(method_file(method)).items()
     ]
+
+
+def studies_table() -> list[tuple[str, str, str, str]]:
+    """(study, how many runs for a seed, how much of training each has, first line of its file's docstring)."""
+    from zoo.training.cells import Asked
+    from zoo.training.studies import study_file, study_names
+
+    rows = []
+    for name in study_names():
+        study = study_file(name)
+        cells = study.cells(Asked())
+        rows.append((name, str(len(cells)), _budget(cells[0].recipe), _first_line(study)))
+    return rows
+
+
+def _budget(recipe: Recipe) -> str:
+    """The minutes, steps or epochs of a run."""
+    if recipe.run.minutes is not None:
+        return f"{recipe.run.minutes:g} minutes"
+    if recipe.schedule.steps is not None:
+        return f"{recipe.schedule.steps:,} steps"
+    return f"{recipe.schedule.epochs} epochs"
 
 
 def _first_line(thing: object) -> str:

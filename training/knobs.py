@@ -52,6 +52,11 @@ def value_of(recipe: Recipe, knob: str) -> Any:
     return getattr(getattr(recipe, section), field)
 
 
+def named(words: list[str]) -> list[str]:
+    """The knobs that a command line turns, `section.field` each."""
+    return [name for name, _ in _grouped(words)]
+
+
 def _grouped(words: list[str]) -> list[tuple[str, list[str]]]:
     """[(knob, its words)]: `--optim.betas 0.9 0.95` is one group. Hyphens in names count as underscores."""
     groups: list[tuple[str, list[str]]] = []

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zoo.errors import RecipeError
 from zoo.evaluate import TRAINING, measure
 from zoo.files import atomic_write
@@ -17,8 +19,10 @@ from zoo.loading import load
 from zoo.pictures import save_picture
 from zoo.tables import markdown_table
 from zoo.training.cells import Asked, Cell, Found
+from zoo.training.claims import check_claim, claim_of, machines_of, write_claim
 from zoo.training.engine import run, split
 from zoo.training.finish import hardware
+from zoo.training.fixed import refuse_knobs
 from zoo.training.knobs import with_knobs
 from zoo.training.progress import duration
 from zoo.training.scores import tuned_scores
@@ -43,16 +47,19 @@ def run_study(
     """Every cell of the study in a folder of `out`, then `table.md` and `chart.png`; returns the table's path.
 
     minutes: of training for each cell, None for the study's own budget. tune_epochs: where a study fine-tunes. knobs:
-    of every cell's recipe, as `zoo train` takes them. Table and chart are written after each cell. The same call again
-    skips what is finished and goes on. Raises RecipeError for another call on the same folder, and what runs raise.
+    of every cell's recipe, as `zoo train` takes them, but none that the study sets. Table and chart are written after
+    each cell. The same call again skips what is finished and goes on. Raises RecipeError for a folder of another call,
+    and what runs raise.
     """
     if not seeds:
         raise RecipeError("a study needs a seed; give --seeds 0")
     study, out = study_file(name), Path(out)
     cells = [cell for seed in seeds for cell in study.cells(Asked(seed, minutes, tune_epochs))]
+    refuse_knobs(name, cells, knobs)
     cells = [dataclasses.replace(cell, recipe=with_knobs(cell.recipe, list(knobs))) for cell in cells]
-    for cell in cells:
-        cell.recipe.check()  # before hours of the others
+    for cell in cells:  # before hours of the others
+        cell.recipe.check()
+        check_claim(out / cell.name, claim_of(cell, data, test))
     about = f"`{command or f'zoo.training.study.run_study({name!r}, {str(data)!r}, {str(out)!r})'}`"
     began, made = time.monotonic(), 0
     table = _report(study, [_found(cell, out) for cell in cells], out, about)
@@ -74,7 +81,10 @@ def _left(began: float, made: int, cells: int) -> str:
 
 def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> None:
     """Train a cell and measure it, or note why the sentry stopped it."""
-    folder = out / cell.name
+    folder, threads = out / cell.name, cell.recipe.run.threads
+    if threads:
+        torch.set_num_threads(threads)  # as the run will have them
+    write_claim(folder, claim_of(cell, data, test), hardware())
     try:
         run(cell.recipe, data, folder, test=test, name=cell.recipe_name, scores=False)
     except (Collapsed, Diverged) as error:
@@ -129,17 +139,37 @@ def _over(found: Found) -> bool:
     return found.done or bool(found.stopped)
 
 
+def _machines(found: Sequence[Found]) -> str:
+    """` on` the hardware each cell was made on, as it was kept."""
+    on: dict[str, list[str]] = {}
+    for each in found:
+        if machines := " and ".join(machines_of(each.folder)):
+            on.setdefault(machines, []).append(each.cell.name)
+    if len(on) == 1:
+        return f" on {next(iter(on))}"
+    told = "; ".join(f"{machines} ({', '.join(names)})" for machines, names in on.items())
+    return f" on {told}" if told else ""
+
+
+def _precision(found: Sequence[Found]) -> str:
+    """A sentence of the arithmetic, which is part of how far a run gets in its minutes."""
+    words = {"no": "float32"}
+    precisions = dict.fromkeys(each.cell.recipe.run.precision for each in found)
+    return f"Runs compute in {' or '.join(words.get(each, each) for each in precisions)}."
+
+
 def _report(study: Study, found: Sequence[Found], out: Path, about: str) -> Path:
     """Write the table and, where there is something to draw, the chart."""
     header = [*(title for title, _ in study.COLUMNS), "state"]
     rows = [[*(tell(each) for _, tell in study.COLUMNS), each.state()] for each in found]
     missing = [each.cell.name for each in found if not _over(each)]
     lacks = f" Missing: {', '.join(missing)}." if missing else ""
-    title = (study.__doc__ or "").partition("\n")[0]
+    title, _, notes = (study.__doc__ or "").strip().partition("\n\n")
+    notes = f"\n{notes}\n" if notes else ""
     text = (
-        f"# {title}\n\nMade by {about} on {hardware()}. {len(found) - len(missing)} of {len(found)} cells are there."
-        f"{lacks} Accuracies are top-1 in %, of the last step, with 95 % intervals over resampled test images.\n\n"
-        f"{markdown_table(header, rows)}\n"
+        f"# {title}\n\nMade by {about}{_machines(found)}. {len(found) - len(missing)} of {len(found)} cells are there."
+        f"{lacks} {_precision(found)} Accuracies are top-1 in %, of the last step, with 95 % intervals over resampled "
+        f"test images.\n\n{markdown_table(header, rows)}\n{notes}"
     )
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "table.md") as temporary:

@@ -15,9 +15,13 @@ from PIL import Image
 
 from zoo.charts import Bar, interval_chart, stacked
 from zoo.cli import main
+from zoo.cli.training import STUDIES as IN_HELP
 from zoo.errors import RecipeError
 from zoo.training import study
 from zoo.training.cells import Asked, Cell, Found, over_seeds, told_lines
+from zoo.training.claims import check_claim, claim_of, machines_of, write_claim
+from zoo.training.commands import studies_table
+from zoo.training.fixed import refuse_knobs
 from zoo.training.methods import method_names
 from zoo.training.recipe import Recipe
 from zoo.training.sentry import Collapsed
@@ -26,11 +30,12 @@ from zoo.training.studies.methods import TOKENIZERS
 from zoo.training.study import run_study
 
 
-class Two:
-    """Two cells on a 64-wide ViT: a study of the tests' own."""
+class Small:
+    """A cell of each method on a 64-wide ViT: a study of the tests' own."""
 
-    def __init__(self, tiny: Callable[..., Recipe]) -> None:
-        self.tiny = tiny
+    def __init__(self, tiny: Callable[..., Recipe], methods: Sequence[str], protocols: Sequence[str]) -> None:
+        self.tiny, self.methods, self.protocols = tiny, methods, tuple(protocols)
+        self.__doc__ = "Two methods.\n\nTwo is few."
 
     COLUMNS = (("cell", lambda found: found.cell.name), ("linear", lambda found: found.score("linear")))
 
@@ -41,9 +46,9 @@ class Two:
                 f"{name}-{asked.seed}",
                 f"{name}/smoke",
                 self.tiny(f"{name}/smoke", run=run, schedule=schedule),
-                ("knn", "linear"),
+                self.protocols,
             )
-            for name in ("mae", "byol")
+            for name in self.methods
         ]
 
     def picture(self, found: Sequence[Found]) -> Image.Image:
@@ -52,7 +57,12 @@ class Two:
 
 @pytest.fixture
 def two(tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "study_file", lambda name: Two(tiny))
+    monkeypatch.setattr(study, "study_file", lambda name: Small(tiny, ("mae", "byol"), ("knn", "linear")))
+
+
+@pytest.fixture
+def one(tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "study_file", lambda name: Small(tiny, ("mae",), ("knn",)))
 
 
 def states(table: Path) -> dict[str, str]:
@@ -83,6 +93,7 @@ def test_a_killed_study_goes_on_and_says_what_lacks(
         run_study("two", paints, out, command="zoo study two")
     assert states(out / "table.md") == {"mae-0": "done", "byol-0": "missing"}
     text = (out / "table.md").read_text()
+    assert "Runs compute in float32." in text and text.endswith("|\n\nTwo is few.\n")
     assert "`zoo study two`" in text and "1 of 2 cells are there. Missing: byol-0." in text
     assert side(out / "chart.png") == 8
     before = (out / "mae-0" / "scores.json").read_bytes()
@@ -115,40 +126,105 @@ def test_what_the_sentry_stopped_is_told_and_not_run_again(
     for _ in range(2):
         table = run_study("two", paints, tmp_path / "out")
         assert (
-            states(table)["byol-0"] == "stopped: stopped at step 3 of 9: every image gets the same features"
+            states(table)["byol-0"] == "stopped: stopped at step 3 of 9: every image gets the same features; "
+            "to try again, remove byol-0/ in the folder of this table"
         )
     assert trained == ["mae-0", "byol-0"]
 
 
-def test_seeds_and_knobs_reach_every_cell(two: None, paints: Path, tmp_path: Path) -> None:
-    table = run_study(
-        "two", paints, tmp_path / "out", seeds=[0, 3], knobs=["--schedule.steps", "2", "--data.limit", "30"]
-    )
-    assert [*states(table)] == ["mae-0", "byol-0", "mae-3", "byol-3"]
+def test_seeds_and_knobs_reach_every_cell(one: None, paints: Path, tmp_path: Path) -> None:
+    table = run_study("one", paints, tmp_path / "out", seeds=[0, 3], knobs=["--data.limit", "30"])
+    assert [*states(table)] == ["mae-0", "mae-3"]
     for name, state in states(table).items():
         claim = json.loads((tmp_path / "out" / name / "recipe.json").read_text())
-        assert state == "done" and claim["run"]["seed"] == int(name[-1]) and claim["schedule"]["steps"] == 2
+        assert state == "done" and claim["run"]["seed"] == int(name[-1]) and claim["data"]["limit"] == 30
         assert json.loads((tmp_path / "out" / name / "scores.json").read_text())[0]["n_train"] == 30
-    with pytest.raises(RecipeError, match=r"holds a run of another recipe \(schedule.steps was 2, now 3\)"):
-        (tmp_path / "out" / "mae-0" / "scores.json").unlink()
-        run_study("two", paints, tmp_path / "out", knobs=["--schedule.steps", "3", "--data.limit", "30"])
+
+
+def test_old_scores_are_not_told_of_another_call(
+    one: None, tiny: Callable[..., Recipe], paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(study, "hardware", lambda: "an abacus")
+    run_study("one", paints, out)
+    monkeypatch.setattr(study, "hardware", lambda: "a slide rule")
+    scores, asked = out / "mae-0" / "scores.json", "Give another --out, or remove .*mae-0 to make it anew"
+    before = scores.read_bytes()
+
+    def refused(differs: str, data: Path = paints, **other: Any) -> None:
+        with pytest.raises(RecipeError, match=f"another call \\({differs}.*{asked}"):
+            run_study("one", data, out, **other)
+
+    refused("data.limit was 512, now 30", knobs=["--data.limit", "30"])
+    refused("test was None, now .*val", test=paints / "val")
+    refused("images was .*, now .*train", data=paints / "train")
+    table = run_study("one", paints, out, knobs=["--data.workers", "1"])  # changes no score
+    assert scores.read_bytes() == before
+    assert "on an abacus. 1 of 1" in table.read_text() and "slide rule" not in table.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "study_file", lambda name: Small(tiny, ("mae",), ("knn", "linear")))
+        refused("protocols was .'knn'., now .'knn', 'linear'.")
+    (out / "mae-0" / "cell.json").unlink()
+    refused("it has no cell.json")
+
+
+@pytest.mark.parametrize("protocols", [("knn",), ()])
+def test_a_cell_tells_every_machine_it_was_made_on(
+    protocols: tuple[str, ...], tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    cell = Cell("a", "mae/smoke", tiny("mae/smoke"), protocols)
+    assert machines_of(tmp_path) == []
+    for machine in ("an abacus", "a slide rule", "an abacus"):
+        write_claim(tmp_path, claim_of(cell, "photos/", None), machine)
+        (tmp_path / "checkpoint.pt").touch()
+        check_claim(tmp_path, claim_of(cell, "photos/", None))
+    assert machines_of(tmp_path) == ["an abacus", "a slide rule"]
+
+
+@pytest.mark.parametrize(
+    ("name", "knob", "advice"),
+    [
+        ("batch_size", "optim.batch", "leave it out"),
+        ("augmentations", "method.removed", "leave it out"),
+        ("augmentations", "schedule.epochs", "leave it out"),
+        ("ummae_masks", "method.strategy", "leave it out"),
+        ("ummae_masks", "schedule.steps", "leave it out"),
+        ("methods", "arch.name", "leave it out"),
+        ("methods", "optim.lr", "leave it out"),
+        ("methods", "run.precision", "leave it out"),
+        ("methods", "run.minutes", "give --minutes"),
+        ("batch_size", "run.seed", "give --seeds"),
+    ],
+)
+def test_what_a_study_sets_is_no_knob(name: str, knob: str, advice: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=rf"--{knob} is for `zoo study {name}` itself to set.*; {advice}"):
+        run_study(name, tmp_path, tmp_path / "out", knobs=["--run.threads", "1", f"--{knob}=3"])
+    refuse_knobs(name, study_file(name).cells(Asked()), ["--run.threads", "1", "--data.limit", "9"])
+
+
+@pytest.mark.parametrize(("name", "equal"), [("ummae_masks", "steps"), ("batch_size", "epochs")])
+def test_minutes_are_refused_where_something_else_is_equal(name: str, equal: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=f"`zoo study {name}` compares runs of equal {equal}; leave out --minutes"
+    ):
+        run_study(name, tmp_path, tmp_path / "out", minutes=2.0)
 
 
 STUDIES = study_names()
 
 
-@pytest.mark.parametrize("name", STUDIES)
-@pytest.mark.parametrize("minutes", [None, 2.0])
+@pytest.mark.parametrize(
+    ("name", "minutes"),
+    [*((name, None) for name in STUDIES), ("methods", 2.0), ("augmentations", 2.0)],
+)
 def test_the_cells_of_a_study_can_be_trained(name: str, minutes: float | None) -> None:
     cells = study_file(name).cells(Asked(seed=4, minutes=minutes))
     assert len({cell.name for cell in cells}) == len(cells) > 3
+    assert len({cell.recipe.run.precision for cell in cells}) == 1
     for cell in cells:
         cell.recipe.check()
         assert cell.recipe.run.seed == 4 and "/" not in cell.name
-        if name == "ummae_masks":
-            assert cell.recipe.run.minutes is None and cell.recipe.schedule.steps
-        else:
-            assert cell.recipe.run.minutes == (minutes or (15 if name == "methods" else None))
+        assert cell.recipe.run.minutes == (minutes or (15 if name == "methods" else None))
         with torch.device("meta"):  # shapes without storage
             method = cell.recipe.method.build(cell.recipe)
         assert sum(p.numel() for p in method.encoder().parameters()) > 1e5
@@ -178,7 +254,11 @@ def test_table_and_picture_of_every_study(name: str, tmp_path: Path) -> None:
         ]
         found.append(Found(cell, tmp_path / cell.name, rows, done=True))
     told = {title: tell(found[0]) for title, tell in chosen.COLUMNS}
-    assert told["seed"] == "0" and told["minutes"] == "2.0" and told["steps"] == "20"
+    assert (
+        told["seed"] == "0"
+        and told["minutes"] == ("2.0 of 15" if name == "methods" else "2.0")
+        and told["steps"] == "20"
+    )
     assert all(isinstance(tell(each), str) for each in found for _, tell in chosen.COLUMNS)
     blank = Found(cells[-1], tmp_path / "nowhere")
     assert {
@@ -242,7 +322,7 @@ def test_a_series_may_lack_a_point() -> None:
 
 
 def test_the_command(
-    two: None,
+    one: None,
     paints: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -250,21 +330,32 @@ def test_the_command(
 ) -> None:
     words = [
         "study",
-        "two",
+        "one",
         str(paints),
         "--seeds",
         "1",
-        "--schedule.steps",
-        "2",
+        "--data.limit",
+        "20",
         "--out",
         str(tmp_path / "out"),
     ]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert (
-        "| mae-1 |" in out
-        and f"`zoo study two {paints} --seeds 1 --tune-epochs 10 --schedule.steps 2 --out" in out
-    )
+    assert "| mae-1 |" in out
+    assert f"`zoo study one {paints} --seeds 1 --tune-epochs 10 --data.limit 20 --out" in out
     monkeypatch.undo()
     assert main(["study", "method", str(paints), "--out", str(tmp_path / "other")]) == 2
     assert "no study 'method'; did you mean 'methods'?" in capsys.readouterr().err
+    assert main(["study", "methods", str(paints)]) == 2
+    assert "`zoo study` needs --out FOLDER" in capsys.readouterr().err
+
+
+def test_the_studies_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By themselves, and in the help, which is written without this room."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["study"]) == 0
+    listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert [*listed] == [*STUDIES] == [*IN_HELP]
+    for name, runs, budget, what in studies_table():
+        assert what in listed[name] and budget in listed[name]
+        assert IN_HELP[name].startswith(f"{runs} runs of {budget}: ")

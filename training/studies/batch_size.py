@@ -18,6 +18,7 @@ EPOCHS = 20
 
 def cells(asked: Asked) -> list[Cell]:
     """ResNet-18 at 64 px for 20 epochs of each batch size; the learning rate grows with the batch."""
+    asked.refuse_minutes("batch_size", "epochs")
     return [
         Cell(
             f"{method}-{batch}-{asked.seed}",

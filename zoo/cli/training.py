@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from zoo.cli.arguments import Command, Parser, UsageError
+from zoo.cli.arguments import Command, Parser, UsageError, listed
 from zoo.cli.rooms import room
 from zoo.tables import table
+
+STUDIES = {
+    "augmentations": "10 runs of 20 epochs: SimCLR and BYOL without colours, grey or blur",
+    "batch_size": "10 runs of 20 epochs: SimCLR and BYOL with batches of 512 down to 32",
+    "methods": "9 runs of 15 minutes: every method, beside its network untrained; masked ones fine-tuned too",
+    "ummae_masks": "6 runs of 2,000 steps: the loss of UM-MAE's ways to hide patches",
+}
 
 
 def _training_room() -> ModuleType:
@@ -41,28 +48,37 @@ def _train(arguments: argparse.Namespace) -> None:
         print()
         print(table(["knob", "is", "type"], room.knobs_table(arguments.recipe)))
         return
+    _needed(arguments, "train")
+    room.train_command(arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs)
+
+
+def _needed(arguments: argparse.Namespace, command: str) -> None:
+    """UsageError where DATA or --out lacks, which only lists do without."""
     for option, what in (("data", "DATA"), ("out", "--out FOLDER")):
         if getattr(arguments, option) is None:
-            raise UsageError(f"`zoo train` needs {what}; `zoo train --help` shows what it takes")
-    room.train_command(arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs)
+            raise UsageError(f"`zoo {command}` needs {what}; `zoo {command} --help` shows what it takes")
 
 
 def _study_arguments(parser: Parser) -> None:
     parser.epilog = (
+        f"studies, each for one seed:\n{listed(STUDIES)}\n\n"
         "A folder for each run, `table.md` and `chart.png`. The same command again skips what is finished.\n"
-        "Knobs, such as --run.threads 2, hold for every run; `zoo recipes` and `zoo train RECIPE --knobs` list them."
+        "Knobs, such as --run.threads 2, hold for every run; what a study sets itself is refused. `zoo recipes` and\n"
+        "`zoo train RECIPE --knobs` list them."
     )
-    parser.add_argument("name", metavar="NAME", help="methods, augmentations, batch_size or ummae_masks")
-    parser.add_argument("data", metavar="DATA", help="labelled images: a folder of class folders, or parquet")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="where the runs, the table and the chart go"
+        "name", nargs="?", metavar="NAME", help="one of those below; without it they are listed"
     )
+    parser.add_argument(
+        "data", nargs="?", metavar="DATA", help="labelled images: a folder of class folders, or parquet"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="where the runs, the table and the chart go")
     parser.add_argument("--test", metavar="DATA2", help="test on these instead of on a split of DATA")
     parser.add_argument(
         "--minutes",
         type=float,
         metavar="M",
-        help="train each run for so long (default: the study's own budget)",
+        help="train each run for so long, not where epochs or steps are equal (default: the study's own budget)",
     )
     parser.add_argument(
         "--seeds",
@@ -82,7 +98,12 @@ def _study_arguments(parser: Parser) -> None:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    table = _training_room().study_command(
+    room = _training_room()
+    if arguments.name is None:
+        print(table(["study", "runs", "each", "what it shows"], room.studies_table(), right=["runs"]))
+        return
+    _needed(arguments, "study")
+    made = room.study_command(
         arguments.name,
         arguments.data,
         arguments.out,
@@ -92,7 +113,7 @@ def _study(arguments: argparse.Namespace) -> None:
         tune_epochs=arguments.tune_epochs,
         knobs=arguments.knobs,
     )
-    print(table.read_text(encoding="utf-8"))
+    print(made.read_text(encoding="utf-8"))
 
 
 def _no_arguments(parser: Parser) -> None:
@@ -120,7 +141,7 @@ COMMANDS = (
     ),
     Command(
         "study",
-        "NAME DATA --out FOLDER [--minutes M] [--seeds N …]",
+        "[NAME DATA --out FOLDER] [--minutes M] [--seeds N …]",
         "train and measure many runs for one table and chart",
         _study_arguments,
         _study,

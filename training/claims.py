@@ -1,0 +1,69 @@
+"""What a cell's folder says it holds, so that old scores are never told as the result of another call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import RecipeError
+from zoo.files import atomic_write
+from zoo.training.cells import Cell
+from zoo.training.engine import _differences
+
+CLAIM = "cell.json"
+# What a killed, a stopped or a finished cell leaves, and another would spoil.
+LEFT = ("checkpoint.pt", "model.safetensors", "scores.json", "stopped.json")
+
+
+def claim_of(cell: Cell, data: str | Path, test: str | Path | None) -> dict[str, Any]:
+    """All that a cell's scores depend on, as plain JSON."""
+    asked = {
+        "images": str(data),
+        "test": None if test is None else str(test),
+        "protocols": list(cell.protocols),
+        "tuning": list(cell.tuning),
+        "baselines": cell.baselines,
+    }
+    return {**asked, **cell.recipe.describe()}
+
+
+def check_claim(folder: Path, claim: dict[str, Any]) -> None:
+    """RecipeError where the folder holds a cell of another call: what differs, and what to do."""
+    if not _begun(folder):
+        return
+    theirs = _read(folder)
+    changed = (
+        _differences({**theirs, "hardware": None}, {**claim, "hardware": None})
+        if theirs
+        else [f"it has no {CLAIM}, which says of what its scores are"]
+    )
+    if changed:
+        raise RecipeError(
+            f"{folder} holds a cell of another call ({'; '.join(changed)}). "
+            f"Give another --out, or remove {folder} to make it anew"
+        )
+
+
+def write_claim(folder: Path, claim: dict[str, Any], machine: str) -> None:
+    """Keep the claim, and the machine beside those that worked on the cell before."""
+    before = machines_of(folder) if _begun(folder) else []
+    machines = list(dict.fromkeys([*before, machine]))
+    with atomic_write(folder / CLAIM) as temporary:
+        temporary.write_text(json.dumps({**claim, "hardware": machines}, indent=2) + "\n")
+
+
+def machines_of(folder: Path) -> list[str]:
+    """The hardware a cell was made on, in words; none where nothing was made."""
+    machines: list[str] = _read(folder).get("hardware", [])
+    return machines
+
+
+def _begun(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in LEFT)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / CLAIM
+    read: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return read
