@@ -9,7 +9,7 @@ from typing import Any
 from zoo.errors import RecipeError
 from zoo.files import atomic_write
 from zoo.training.cells import Cell
-from zoo.training.engine import _differences
+from zoo.training.engine import differences
 
 CLAIM = "cell.json"
 # What a killed, a stopped or a finished cell leaves, and another would spoil.
@@ -34,7 +34,7 @@ def check_claim(folder: Path, claim: dict[str, Any]) -> None:
         return
     theirs = _read(folder)
     changed = (
-        _differences({**theirs, "hardware": None}, {**claim, "hardware": None})
+        differences({**theirs, "hardware": None}, {**claim, "hardware": None})
         if theirs
         else [f"it has no {CLAIM}, which says of what its scores are"]
     )

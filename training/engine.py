@@ -339,7 +339,7 @@ def _claim(out: Path, mine: dict[str, Any]) -> bool:
     if path.is_file() and any((out / name).is_file() for name in ("checkpoint.pt", "model.safetensors")):
         theirs = json.loads(path.read_text())
         finished = bool(theirs.pop("finished", False))
-        changed = _differences(theirs, mine)
+        changed = differences(theirs, mine)
         if changed:
             raise RecipeError(
                 f"{out} holds a run of another recipe ({'; '.join(changed)}). "
@@ -375,13 +375,13 @@ _FREE = {
 }
 
 
-def _differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
     """`knob was A, now B` for each knob that differs. One that came later than the run is no difference."""
     found: list[str] = []
     for key in sorted({*theirs, *mine}):
         old, new, name = theirs.get(key), mine.get(key), f"{prefix}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{name}.")
+            found += differences(old, new, f"{name}.")
         elif key in theirs and old != new and name not in _FREE:
             found.append(f"{name} was {old}, now {new}")
     return found

@@ -149,8 +149,10 @@ def imagenet() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """A small Swin at 128 px on raw pixels, so that its pictures owe nothing to the hidden patches: one CPU core;
-    no result yet.
+    """A small Swin at 128 px on raw pixels, so that its pictures owe nothing to the hidden patches.
+
+    58 minutes on one CPU core: 38.7 % k-NN on Imagenette (untrained 34.1), error on hidden pixels 0.52 of the mean
+    colour's (a smooth fill 0.63).
 
     zoo train ummae/imagenette DATA --out runs/ummae_swinmicro_imagenette
     """
