@@ -32,6 +32,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         },
         "pooling": "avg",
     },
+    "dvae": {
+        "architecture": "ssl_zoo_dvae_small",
+        "arguments": {"vocabulary": 16, "hidden": 8},
+        "pooling": "avg",
+    },
     "pvt": {
         "architecture": "ssl_zoo_pvt_small",
         "arguments": {

@@ -24,6 +24,9 @@ class Two(nn.Module):
         self.matrix.grad = torch.tensor([[0.0, 0.6], [0.8, 0.0]])  # norm 1
         self.vector.grad = torch.tensor([0.5, -0.5])
 
+    def undecayed(self) -> tuple[str, ...]:
+        return ()
+
     def groups(self) -> list[dict[str, Any]]:
         return Method.param_groups(self, Optim())  # type: ignore[arg-type]
 

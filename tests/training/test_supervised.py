@@ -16,7 +16,7 @@ from zoo.errors import DataError, RecipeError
 from zoo.sources import open_source
 from zoo.training.data import CutViews, Order, loader
 from zoo.training.engine import run
-from zoo.training.methods import Step, method_names
+from zoo.training.methods import Step, method_names, recipe
 from zoo.training.methods.supervised import Supervised
 from zoo.training.recipe import Recipe
 
@@ -97,9 +97,9 @@ def test_more_classes_than_the_head_tells_apart_are_refused(
 
 
 @pytest.mark.parametrize("name", [name for name in method_names() if name != "supervised"])
-def test_no_other_method_can_be_told_a_label(name: str, tiny: Callable[..., Recipe]) -> None:
-    turned = tiny(f"{name}/smoke")
-    method = turned.method.build(turned)
+def test_no_other_method_can_be_told_a_label(name: str) -> None:
+    smoke = recipe(f"{name}/smoke")
+    method = smoke.method.build(smoke)
     assert method.classes is None
     with pytest.raises(TypeError, match="unexpected keyword argument 'labels'"):
         method([], STEP, NOISE, labels=torch.tensor([0, 1]))
