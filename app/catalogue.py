@@ -14,10 +14,10 @@ HERE = ("bundled", "local")
 
 
 def here(*, masked: bool = False) -> list[str]:
-    """Names of the models whose weights are on this machine; masked: those alone that have a decoder."""
+    """Names of the models whose weights are on this machine, the bundled first; masked: those with a decoder."""
     return [
         card.name
-        for card in sorted(registry.list_cards(), key=order)
+        for card in sorted(registry.list_cards(), key=lambda card: (weights(card) != HERE[0], order(card)))
         if weights(card) in HERE and not (masked and card.decoder is None)
     ]
 

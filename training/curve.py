@@ -17,7 +17,9 @@ def draw_curve(log: Path) -> Path | None:
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(7, 4), layout="constrained")
     loss = figure.subplots()
-    loss.plot([row["step"] for row in rows], [row["loss"] for row in rows], color="tab:blue", label="loss")
+    steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+    dot = "." if len(rows) < 3 else ""  # one step alone makes no line
+    loss.plot(steps, losses, color="tab:blue", label="loss", marker=dot)
     loss.set(xlabel="step", ylabel="loss", title=log.resolve().parent.name)
     lines = loss.get_lines()
     scored = [(row["step"], row["knn_online"]) for row in rows if "knn_online" in row]
