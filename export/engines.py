@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import zoo
 from zoo.errors import ZooError
-from zoo.files import atomic_write, sha256
+from zoo.files import sha256, write_json
 
 if TYPE_CHECKING:
     from zoo.export.profiles import Shapes
@@ -51,8 +51,7 @@ def facts_file(engine: Path) -> Path:
 
 def write_facts(engine: Path, facts: EngineFacts) -> None:
     """Put ENGINE.json beside an engine."""
-    with atomic_write(facts_file(engine)) as temporary:
-        temporary.write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
+    write_json(facts_file(engine), asdict(facts))
 
 
 def read_facts(engine: Path) -> EngineFacts:

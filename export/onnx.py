@@ -50,7 +50,7 @@ from zoo.export.quantize import Way, ways
 from zoo.export.shown import with_section
 from zoo.export.tracing import traced
 from zoo.extraction import weights_hash
-from zoo.files import atomic_write, sha256
+from zoo.files import atomic_write, sha256, write_json
 from zoo.folders import CONFIG, architecture_config
 
 log = logging.getLogger(__name__)
@@ -220,8 +220,7 @@ def write_beside(folder: Path, encoder: Encoder) -> None:
     if (model := model_of(folder.absolute())) is not None:
         own = read_card(model)
         write_card(own, model, with_section(own.body, folder))
-    with atomic_write(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(architecture_config(encoder.card), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, architecture_config(encoder.card))
     write_script(folder)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import WeightsError
-from zoo.files import atomic_write
+from zoo.files import write_json
 from zoo.tables import table
 
 FILE = "parity.json"
@@ -105,9 +105,7 @@ def _number(value: float) -> str:
 def write(folder: Path, parity: Parity) -> Path:
     """Put a report into FOLDER/parity.json, beside those of the folder's other files."""
     reports = {each.file: each for each in (*read(folder), parity)}
-    text = json.dumps({file: asdict(each) for file, each in sorted(reports.items())}, indent=2) + "\n"
-    with atomic_write(folder / FILE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_json(folder / FILE, {file: asdict(each) for file, each in sorted(reports.items())})
     return folder / FILE
 
 

@@ -32,7 +32,7 @@ from zoo.export.masked import hides, reconstruction_graph
 from zoo.export.onnx import Precision, published
 from zoo.export.parity import FILE as REPORT
 from zoo.export.parity import Parity
-from zoo.files import atomic_write, locked
+from zoo.files import atomic_write, locked, write_json
 from zoo.pictures import FINE_GRID
 from zoo.registry import MODEL_CARDS
 
@@ -147,9 +147,7 @@ def _add(folder: Path, encoder: Encoder, graph: Graph, page: Page, report: Parit
             shutil.copyfile(made / file, temporary)
     facts = _facts(encoder, graph, page, report, place / f"{page}.onnx", name)
     others = [each for each in models(folder) if each["name"] != name]
-    text = json.dumps(sorted([*others, asdict(facts)], key=lambda each: str(each["name"])), indent=1)
-    with atomic_write(folder / MODELS) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(folder / MODELS, sorted([*others, asdict(facts)], key=lambda each: str(each["name"])))
 
 
 def models(folder: Path) -> list[dict[str, Any]]:

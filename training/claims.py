@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RecipeError
-from zoo.files import atomic_write
+from zoo.files import write_json
 from zoo.training.cells import Cell
 from zoo.training.engine import differences
 
@@ -49,8 +49,7 @@ def write_claim(folder: Path, claim: dict[str, Any], machine: str) -> None:
     """Keep the claim, and the machine beside those that worked on the cell before."""
     before = machines_of(folder) if _begun(folder) else []
     machines = list(dict.fromkeys([*before, machine]))
-    with atomic_write(folder / CLAIM) as temporary:
-        temporary.write_text(json.dumps({**claim, "hardware": machines}, indent=2) + "\n")
+    write_json(folder / CLAIM, {**claim, "hardware": machines})
 
 
 def machines_of(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from zoo.errors import DataError, RecipeError
-from zoo.files import atomic_write, sweep
+from zoo.files import sweep, write_json
 from zoo.sources import Source, open_source, splits, train_and_test
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
@@ -107,7 +107,7 @@ def _run(
     )
     _finish(accelerator, out, recipe, method, (train, held_out if scores else None), state, facts)
     if accelerator.is_main_process:
-        _write_claim(out, {**claim, "finished": True})
+        write_json(out / "recipe.json", {**claim, "finished": True})
     return out
 
 
@@ -359,13 +359,8 @@ def _claim(out: Path, mine: dict[str, Any]) -> bool:
             raise RecipeError(
                 f"{out} is no run, and training would replace its {', '.join(foreign)}; give another --out"
             )
-    _write_claim(out, mine)
+    write_json(out / "recipe.json", mine)
     return False
-
-
-def _write_claim(out: Path, claim: dict[str, Any]) -> None:
-    with atomic_write(out / "recipe.json") as temporary:
-        temporary.write_text(json.dumps(claim, indent=2) + "\n")
 
 
 # Knobs that may change between two starts of one run, because they do not change what it computes.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from zoo.files import atomic_write
+from zoo.files import write_json
 from zoo.training import engine
 from zoo.training.data import CutViews, Order, loader
 from zoo.training.optimisers import build_optimizer
@@ -35,8 +35,7 @@ def in_minutes(
         seconds, over = _measured(accelerator, dataset, recipe)
         mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), reduction="mean")
         if accelerator.is_main_process:
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps({"seconds_per_step": float(mean), "over": over}) + "\n")
+            write_json(path, {"seconds_per_step": float(mean), "over": over})
         accelerator.wait_for_everyone()
     pace = json.loads(path.read_text())
     spent, less = 0.0, ""

@@ -14,7 +14,7 @@ import torch
 
 from zoo.errors import RecipeError
 from zoo.evaluate import TRAINING, measure
-from zoo.files import atomic_write
+from zoo.files import atomic_write, write_json
 from zoo.loading import load
 from zoo.pictures import save_picture
 from zoo.tables import markdown_table
@@ -88,7 +88,7 @@ def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> N
     try:
         run(cell.recipe, data, folder, test=test, name=cell.recipe_name, scores=False)
     except (Collapsed, Diverged) as error:
-        _write(folder / "stopped.json", {"why": str(error)})
+        write_json(folder / "stopped.json", {"why": str(error)})
         return
     train, held_out, _ = split(data, test, cell.recipe.run.seed, cell.recipe.data.limit)
     rows = list(_found(cell, out).rows)
@@ -107,8 +107,8 @@ def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> N
             )
         else:
             rows += measure(encoder, train, held_out, [protocol], baselines=baselines, seed=seed)
-        _write(folder / "scores.json", rows)
-    _write(folder / "scores.json", rows)
+        write_json(folder / "scores.json", rows)
+    write_json(folder / "scores.json", rows)
 
 
 def _shared(cell: Cell) -> list[str]:
@@ -118,11 +118,6 @@ def _shared(cell: Cell) -> list[str]:
         *("--run.threads", str(run.threads), "--run.precision", run.precision),
         *("--data.workers", str(data.workers)),
     ]
-
-
-def _write(path: Path, content: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _found(cell: Cell, out: Path) -> Found:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.architectures import create
 from zoo.cards import README, ModelCard, read_card, write_card
 from zoo.errors import CardError, WeightsError
-from zoo.files import atomic_write, sha256
+from zoo.files import sha256, write_json
 from zoo.registry import WEIGHTS
 from zoo.weights import fit_report, save_tensors
 
@@ -48,8 +48,7 @@ def write_folder(
             save_tensors(folder / file, stored[file])
         else:
             (folder / file).unlink(missing_ok=True)
-    with atomic_write(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, config)
     digests = {file: sha256(folder / file) for file in stored}
     write_card(dataclasses.replace(card, sha256=digests), folder, body)
     return read_card(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import gzip
 import io
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from masked_models import UMMAE
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
@@ -62,18 +64,7 @@ def runtime() -> Path:
 @pytest.fixture(scope="module")
 def encoders(small: Callable[..., Encoder], torchs: Encoder) -> dict[str, Encoder]:
     """One of each kind of graph: visible patches, cells with a secondary mask, mask tokens, attention."""
-    cells = DecoderSpec(
-        kind="ummae",
-        width=32,
-        depth=1,
-        heads=4,
-        patch=16,
-        mask_patch=16,
-        normalised_targets=True,
-        ratio=0.75,
-        strategy="uniform",
-        secondary=0.25,
-    )
+    cells = dataclasses.replace(UMMAE, width=32, heads=4)
     tokens = DecoderSpec(kind="simmim", patch=16, mask_patch=32, normalised_targets=False, ratio=0.5)
     made = [
         zoo.load(BUNDLED),

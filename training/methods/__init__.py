@@ -6,6 +6,7 @@ which are the public functions of the file annotated to return a `Recipe`.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from zoo.cards import DecoderSpec
 from zoo.errors import RecipeError, did_you_mean
 from zoo.training.recipe import Optim, Recipe
 
@@ -120,6 +122,15 @@ class Method(nn.Module):
     def compiled(self) -> list[nn.Module]:
         """Modules worth compiling; none by default."""
         return []
+
+
+def masked_card(decoder: DecoderSpec) -> dict[str, Any]:
+    """What the card of a masked-image model says of its method."""
+    return {
+        "kind": "generative",
+        "approach": "masked image modelling",
+        "decoder": dataclasses.asdict(decoder),
+    }
 
 
 def _same_shapes(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> bool:

@@ -6,7 +6,6 @@ linear layer predicts raw pixels.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from zoo.masking import draw_mask, hidden_count
 from zoo.patches import grid_of, patchify
 from zoo.training import augment
 from zoo.training.backbones import backbone, blocks, check_family, check_sides
-from zoo.training.methods import Method, Step, Views
+from zoo.training.methods import Method, Step, Views, masked_card
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 
 
@@ -101,11 +100,7 @@ class SimMIM(Method):
         return self.pixels
 
     def card(self) -> dict[str, Any]:
-        return {
-            "kind": "generative",
-            "approach": "masked image modelling",
-            "decoder": dataclasses.asdict(self.spec),
-        }
+        return masked_card(self.spec)
 
     def compiled(self) -> list[nn.Module]:
         return blocks(self.backbone)

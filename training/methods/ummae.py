@@ -24,7 +24,7 @@ from zoo.masking import as_seeds, draw_mask, hidden_count, visible_indices
 from zoo.patches import grid_of, normalise_patches, patchify, take
 from zoo.training import augment
 from zoo.training.backbones import backbone, blocks, check_family, check_sides
-from zoo.training.methods import Method, Step, Views
+from zoo.training.methods import Method, Step, Views, masked_card
 from zoo.training.methods.mae import MAEConfig, initialise_encoder
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 
@@ -108,11 +108,7 @@ class UMMAE(Method):
         return self.pixels
 
     def card(self) -> dict[str, Any]:
-        return {
-            "kind": "generative",
-            "approach": "masked image modelling",
-            "decoder": dataclasses.asdict(self.spec),
-        }
+        return masked_card(self.spec)
 
     def compiled(self) -> list[nn.Module]:
         return [*blocks(self.backbone), *self.pixels.blocks]

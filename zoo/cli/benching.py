@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import Any
 
 from zoo.cli.arguments import Command, Parser, UsageError, add_model, load_model
 from zoo.cli.rooms import room
-from zoo.files import atomic_write
+from zoo.files import write_json
 from zoo.tables import table
 
 
@@ -40,8 +39,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     for way, why in found.missing.items():
         print(f"{way}: left out, {why}")
     if arguments.json:
-        with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, dataclasses.asdict(found))
 
 
 def _table(timings: list[Any]) -> str:

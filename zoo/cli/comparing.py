@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli.arguments import Command, Parser, UsageError
-from zoo.files import atomic_write
+from zoo.files import write_json
 from zoo.tables import table
 
 if TYPE_CHECKING:
@@ -66,9 +65,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     told = verdict(rows)
     print("\n".join([_table(rows), "", *told]).rstrip())
     if arguments.json:
-        with atomic_write(arguments.json) as temporary:
-            plain = [dataclasses.asdict(row) for row in rows]
-            temporary.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, [dataclasses.asdict(row) for row in rows])
     if arguments.out:
         picture = _chart(rows, told, Path(arguments.data).name)
         print(f"wrote {save_picture(picture, arguments.out)} ({picture.width}×{picture.height})")

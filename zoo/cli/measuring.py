@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, listed, load_model
 from zoo.cli.rooms import room
-from zoo.files import atomic_write
+from zoo.files import write_json
 from zoo.tables import table
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
     print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
     if arguments.json:
-        _write_json(arguments.json, scores)
+        write_json(arguments.json, scores)
     if arguments.write_card:
         _write_card(arguments, scores, test)
 
@@ -200,12 +199,7 @@ def _foreground(arguments: argparse.Namespace) -> None:
     ]
     print(table([f"IoU with the object in {score['n_test']} images", "mean"], rows, right=["mean"]))
     if arguments.json:
-        _write_json(arguments.json, [score])
-
-
-def _write_json(path: str, scores: list[dict[str, Any]]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, [score])
 
 
 def _told(score: dict[str, Any]) -> tuple[str, str, str]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
 
-from zoo.errors import CardError, did_you_mean
+from zoo.errors import CardError, Unsupported, did_you_mean
 from zoo.masking import Seeds
 
 if TYPE_CHECKING:
     from zoo.cards import DecoderSpec
+    from zoo.features import Features
 
 
 class Masks(NamedTuple):
@@ -30,6 +31,23 @@ class Masks(NamedTuple):
 
     def to(self, device: Any) -> Masks:
         return Masks(self.hidden.to(device), None if self.secondary is None else self.secondary.to(device))
+
+
+def without_second(hidden: Tensor, secondary: float | None, why: str) -> Masks:
+    """The mask as it is; Unsupported, saying `why`, where a second one should lie on top."""
+    if secondary:
+        raise Unsupported(f"{why}; leave it out")
+    return Masks(hidden)
+
+
+def with_mask_tokens(
+    family: Any, module: nn.Module, decoder: nn.Module, pixels: Tensor, masks: Masks
+) -> Features:
+    """The whole encoder, with the decoder's mask token in place of hidden patches. Raises Unsupported."""
+    if not hasattr(family, "with_mask_token"):
+        raise Unsupported(f"{type(module).__name__} has no patch embedding to put mask tokens in")
+    features: Features = family.with_mask_token(module, pixels, masks.hidden, decoder.mask_token)
+    return features
 
 
 class Kind(Protocol):

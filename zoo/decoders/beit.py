@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from zoo.decoders import Masks, dvae
-from zoo.errors import CardError, Unsupported
+from zoo.decoders import Masks, dvae, with_mask_tokens, without_second
+from zoo.errors import CardError
 from zoo.masking import Seeds
 from zoo.patches import hidden_error, patchify
 
@@ -62,18 +62,14 @@ def settle(
     spec: DecoderSpec, module: nn.Module, hidden: Tensor, secondary: float | None, seeds: Seeds
 ) -> Masks:
     """The mask as it is; Unsupported where a second one should lie on top."""
-    if secondary:
-        raise Unsupported(
-            "BEiT hides every patch in the same way, and has no secondary masking; leave it out"
-        )
-    return Masks(hidden)
+    return without_second(
+        hidden, secondary, "BEiT hides every patch in the same way, and has no secondary masking"
+    )
 
 
 def predict(family: Any, module: nn.Module, decoder: nn.Module, pixels: Tensor, masks: Masks) -> Tensor:
     """Mask tokens through the whole encoder, words of every patch, painted and enlarged to the image."""
-    if not hasattr(family, "with_mask_token"):
-        raise Unsupported(f"{type(module).__name__} has no patch embedding to put mask tokens in")
-    seen = family.with_mask_token(module, pixels, masks.hidden, decoder.mask_token)
+    seen = with_mask_tokens(family, module, decoder, pixels, masks)
     small = decoder(seen.as_map().permute(0, 2, 3, 1))
     image = F.interpolate(small, size=(pixels.shape[-2], pixels.shape[-1]), mode="bilinear")
     return patchify(image, pixels.shape[-1] // masks.hidden.shape[-1])

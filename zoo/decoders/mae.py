@@ -10,7 +10,7 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from zoo.decoders import Masks
+from zoo.decoders import Masks, without_second
 from zoo.errors import Unsupported
 from zoo.masking import Seeds, visible_indices
 from zoo.patches import hidden_error, take
@@ -134,11 +134,9 @@ def settle(
     spec: DecoderSpec, module: nn.Module, hidden: Tensor, secondary: float | None, seeds: Seeds
 ) -> Masks:
     """The mask as it is; Unsupported where a second one should lie on top."""
-    if secondary:
-        raise Unsupported(
-            "this model was not trained with secondary masking and has no token for it; leave it out"
-        )
-    return Masks(hidden)
+    return without_second(
+        hidden, secondary, "this model was not trained with secondary masking and has no token for it"
+    )
 
 
 def predict(family: Any, module: nn.Module, decoder: nn.Module, pixels: Tensor, masks: Masks) -> Tensor:

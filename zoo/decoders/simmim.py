@@ -12,8 +12,8 @@ import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from zoo.decoders import Masks
-from zoo.errors import CardError, Unsupported
+from zoo.decoders import Masks, with_mask_tokens, without_second
+from zoo.errors import CardError
 from zoo.masking import Seeds
 from zoo.patches import patchify
 
@@ -60,18 +60,14 @@ def settle(
     spec: DecoderSpec, module: nn.Module, hidden: Tensor, secondary: float | None, seeds: Seeds
 ) -> Masks:
     """The mask as it is; Unsupported where a second one should lie on top."""
-    if secondary:
-        raise Unsupported(
-            "SimMIM hides every patch in the same way, and has no secondary masking; leave it out"
-        )
-    return Masks(hidden)
+    return without_second(
+        hidden, secondary, "SimMIM hides every patch in the same way, and has no secondary masking"
+    )
 
 
 def predict(family: Any, module: nn.Module, decoder: nn.Module, pixels: Tensor, masks: Masks) -> Tensor:
     """Mask tokens through the whole encoder, and pixels at its stride (§3)."""
-    if not hasattr(family, "with_mask_token"):
-        raise Unsupported(f"{type(module).__name__} has no patch embedding to put mask tokens in")
-    image = decoder(family.with_mask_token(module, pixels, masks.hidden, decoder.mask_token).as_map())
+    image = decoder(with_mask_tokens(family, module, decoder, pixels, masks).as_map())
     return patchify(image, pixels.shape[-1] // masks.hidden.shape[-1])
 
 

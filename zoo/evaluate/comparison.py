@@ -20,7 +20,7 @@ from zoo.evaluate.intervals import Score, resampled
 from zoo.evaluate.knn import knn_predict
 from zoo.evaluate.linear import linear_probe
 from zoo.extraction import extract, images_hash, read_features, weights_hash
-from zoo.files import atomic_write
+from zoo.files import write_json
 from zoo.registry import find, home
 from zoo.shards import parts
 from zoo.sources import Source, train_and_test
@@ -135,8 +135,7 @@ def _features(
     seconds = time.perf_counter() - began
     _, labels, arrays = read_features(folder)
     if before == 0:
-        with atomic_write(folder / _SPEED) as temporary:
-            temporary.write_text(json.dumps({"images_per_second": len(source) / seconds}) + "\n")
+        write_json(folder / _SPEED, {"images_per_second": len(source) / seconds})
     speed = folder / _SPEED
     found = json.loads(speed.read_text())["images_per_second"] if speed.is_file() else None
     device = encoder.device
