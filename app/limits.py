@@ -18,7 +18,7 @@ PIXELS = 40_000_000  # of one photo: 120 MB once decoded
 PHOTOS = 24  # on one page
 PATCHES = 4096  # of one photo: attention costs their square
 ASPECT = 16  # longer side over shorter: a crop of a thread would be resized to millions of pixels
-SECONDS = 60.0  # of one forward pass, or of the drawing after it
+SECONDS = 60.0  # of one forward pass; an answer may take two
 SHOWN = 2048  # pixels of the longer side that are kept of a photo
 
 

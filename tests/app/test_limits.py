@@ -102,6 +102,15 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
         read_photo(tmp_path / "large.png")
 
 
+def test_threads_of_pixels_are_refused(tmp_path: Path) -> None:
+    """A crop would enlarge their short side to the model's, and the long one with it."""
+    Image.new("RGB", (10 * limits.ASPECT, 10)).save(tmp_path / "long.png")
+    assert read_photo(tmp_path / "long.png").size == (10 * limits.ASPECT, 10)
+    Image.new("RGB", (10, 10 * limits.ASPECT + 1)).save(tmp_path / "thread.png")
+    with pytest.raises(ImageError, match=r"10×161 pixels is too narrow; the longer side may be 16 times"):
+        read_photo(tmp_path / "thread.png")
+
+
 def test_large_photos_are_kept_small(tmp_path: Path) -> None:
     Image.new("RGB", (2 * limits.SHOWN, limits.SHOWN)).save(tmp_path / "wide.png")
     assert read_photo(tmp_path / "wide.png").size == (limits.SHOWN, limits.SHOWN // 2)

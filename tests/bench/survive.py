@@ -57,9 +57,8 @@ def _survives(name: str, folder: Path, scratch: Path) -> bool:
     files = sorted(path.relative_to(calm) for path in calm.rglob("*.safetensors"))
     same = all((calm / file).read_bytes() == (killed / file).read_bytes() for file in files)
     left = list(killed.rglob(".*.tmp*"))
-    return claim(
-        f"{name}: {deaths} kills, the same {len(files)} weight files, nothing left over", same and not left
-    )
+    held = deaths == KILLS and bool(files) and same and not left
+    return claim(f"{name}: {deaths} kills, the same {len(files)} weight files, nothing left over", held)
 
 
 def _full_disk(folder: Path, scratch: Path) -> bool:
