@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from zoo.errors import CardError, RecipeError, Unsupported
-from zoo.families import family, names
+from zoo.families import family, names, vit
 from zoo.training.batchnorm import globalised
 from zoo.training.recipe import Arch, Recipe
 
@@ -31,6 +32,14 @@ def backbone(arch: Arch, *, drop_path: float = 0.0) -> nn.Module:
         ) from error
     # Convolutions compute faster on pixels that hold their channels side by side, and hand them on so.
     return module.to(memory_format=torch.channels_last) if arch.family == "resnet" else module
+
+
+def pooled(module: nn.Module, pixels: Tensor) -> Tensor:
+    """Pooled features (B, D), as the module's call gives them; without what a pooled class token leaves unread."""
+    if isinstance(module, VisionTransformer) and module.global_pool == "token":
+        return vit.class_token(module, pixels)
+    features: Tensor = module(pixels)
+    return features
 
 
 def width(module: nn.Module) -> int:

@@ -1,7 +1,7 @@
-"""`zoo train` killed five times by SIGKILL at random moments, then finished: to the last bit the model of a calm run.
+"""`zoo train` killed five times by SIGKILL at random steps, then finished: to the last bit the model of a calm run.
 
-For every method's smoke recipe, on 256 photos and one thread; then once on a disk of a few MB, which fills up, where
-this user may mount one.
+For every method's smoke recipe, four epochs of 256 photos on one thread; then once on a disk of a few MB, which fills
+up, where this user may mount one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from measure import ONE_THREAD, claim, photos
 from zoo.training.methods import method_names
 
 PHOTOS, KILLS = 256, 5
-KNOBS = ["--run.checkpoint_minutes", "0.005", "--run.threads", "1", "--run.log_every", "1"]
+KNOBS = [
+    *("--schedule.epochs", "4", "--run.checkpoint_minutes", "0.005"),
+    *("--run.threads", "1", "--run.log_every", "1"),
+]
 
 
 def run(data: str) -> bool:
@@ -35,30 +38,41 @@ def _command(recipe: str, folder: Path, out: Path) -> list[str]:
 
 
 def _survives(name: str, folder: Path, scratch: Path) -> bool:
-    """One method: a calm run, then one that is killed at random moments of as long a time."""
-    draw, calm, killed = random.Random(0), scratch / "calm", scratch / "killed"
-    began = time.perf_counter()
-    subprocess.run(_command(f"{name}/smoke", folder, calm), check=True, env=ONE_THREAD, capture_output=True)
-    seconds, deaths = time.perf_counter() - began, 0
-    while deaths < KILLS:
-        process = subprocess.Popen(
-            _command(f"{name}/smoke", folder, killed),
-            env=ONE_THREAD,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(timeout=draw.uniform(0.2, 0.9) * seconds)
-            break  # it was done before its fate
-        except subprocess.TimeoutExpired:
-            process.kill()
-            deaths += process.wait() == -signal.SIGKILL
-    subprocess.run(_command(f"{name}/smoke", folder, killed), check=True, env=ONE_THREAD, capture_output=True)
+    """One method: a calm run, then one that is killed once it has logged so many steps, drawn at random."""
+    calm, killed = scratch / "calm", scratch / "killed"
+    _finish(name, folder, calm)
+    fates = sorted(random.Random(name).sample(range(1, _logged(calm)), KILLS))
+    deaths = sum(_dies(name, folder, killed, step) for step in fates)
+    _finish(name, folder, killed)
     files = sorted(path.relative_to(calm) for path in calm.rglob("*.safetensors"))
     same = all((calm / file).read_bytes() == (killed / file).read_bytes() for file in files)
     left = list(killed.rglob(".*.tmp*"))
     held = deaths == KILLS and bool(files) and same and not left
-    return claim(f"{name}: {deaths} kills, the same {len(files)} weight files, nothing left over", held)
+    told = f"{deaths} kills, at steps {', '.join(map(str, fates))} of {_logged(calm)}"
+    return claim(f"{name}: {told}; the same {len(files)} weight files, nothing left over", held)
+
+
+def _finish(name: str, folder: Path, out: Path) -> None:
+    subprocess.run(_command(f"{name}/smoke", folder, out), check=True, env=ONE_THREAD, capture_output=True)
+
+
+def _dies(name: str, folder: Path, out: Path, step: int) -> bool:
+    """Whether SIGKILL found the run at work, once it had logged `step` steps."""
+    with subprocess.Popen(
+        _command(f"{name}/smoke", folder, out),
+        env=ONE_THREAD,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while process.poll() is None and _logged(out) < step:
+            time.sleep(0.005)
+        process.kill()
+    return process.returncode == -signal.SIGKILL
+
+
+def _logged(out: Path) -> int:
+    """Steps in the logs of a run and of one that had to come first."""
+    return sum(len(path.read_text().splitlines()) for path in out.rglob("log.jsonl"))
 
 
 def _full_disk(folder: Path, scratch: Path) -> bool:

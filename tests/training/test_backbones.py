@@ -13,6 +13,7 @@ from torch import nn
 import zoo
 from zoo.errors import RecipeError
 from zoo.families import family
+from zoo.training import backbones
 from zoo.training.backbones import backbone, blocks, check_sides, width
 from zoo.training.batchnorm import GlobalBatchNorm2d
 from zoo.training.engine import run
@@ -35,6 +36,7 @@ def test_its_call_is_the_pooled_features(arch: Arch) -> None:
     with torch.no_grad():
         pooled = family(arch.family).features(module, pixels).pooled
         assert torch.equal(module(pixels), pooled)
+        torch.testing.assert_close(backbones.pooled(module, pixels), pooled)
     assert pooled.shape == (2, width(module))
 
 

@@ -19,6 +19,12 @@ from zoo.patches import hidden_error, normalise_patches, patchify
 from zoo.positions import sincos_positions
 
 SMALL = {"img_size": 64, "depth": 4, "embed_dim": 48, "num_heads": 3}
+KINDS: list[dict[str, Any]] = [
+    {"qk_norm": True},
+    {"reg_tokens": 3},
+    {"pre_norm": True, "init_values": 0.1},
+    {"qkv_bias": False},
+]
 SHAPE = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 192}
 
 
@@ -271,14 +277,34 @@ def test_intermediates_equal_timms_own(arguments: dict[str, Any]) -> None:
         torch.testing.assert_close(all_tokens(ours), by_layer[layer], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("arguments", KINDS, ids=str)
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_the_class_token_alone_is_that_of_timms_own_pass(arguments: dict[str, Any], drop_path: float) -> None:
+    """Value and every gradient, in training and with the same draws of drop path."""
+    module = small(**arguments, drop_path_rate=drop_path).train()
+    found = []
+    for way in (module, lambda pixels: vit.class_token(module, pixels)):
+        torch.manual_seed(0)
+        token = way(photos(48, 80))
+        gradients = torch.autograd.grad(token.square().sum(), [*module.parameters()], allow_unused=True)
+        found.append((token, gradients))
+    (theirs, expected), (ours, gradients) = found
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+    assert sum(each is not None for each in gradients) > 40
+    torch.testing.assert_close(gradients, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_without_a_class_token_there_is_none() -> None:
+    module = small(class_token=False, global_pool="avg")
+    with pytest.raises(Unsupported, match="no class token"):
+        vit.class_token(module, photos())
+
+
 # Attention where a block is not the plain one
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "arguments",
-    [{"qk_norm": True}, {"reg_tokens": 3}, {"pre_norm": True, "init_values": 0.1}, {"qkv_bias": False}],
-)
+@pytest.mark.parametrize("arguments", KINDS, ids=str)
 def test_rows_of_other_plain_vits(arguments: dict[str, Any]) -> None:
     """Against the softmax that an unfused block hands to its dropout."""
     module, seen = small(**arguments), list[Tensor]()

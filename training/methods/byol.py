@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zoo.errors import RecipeError
 from zoo.training import augment
-from zoo.training.backbones import backbone, blocks, check_sides, width
+from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.heads import mlp
 from zoo.training.methods import Method, Step, Views, ema_update
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
@@ -79,10 +79,10 @@ class BYOL(Method):
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The symmetrised loss (Equation 2): each view's prediction of the other's target. views: two (B, 3, H, W)."""
         # A view at a time: batch norm's statistics are one view's, as the authors have them.
-        features = [self.online(view) for view in views]
+        features = [pooled(self.online, view) for view in views]
         guesses = [self.predictor(self.online_projector(y)) for y in features]
         with torch.no_grad():
-            targets = [self.target_projector(self.target(view)) for view in views]
+            targets = [self.target_projector(pooled(self.target, view)) for view in views]
         loss = regression(guesses[0], targets[1]) + regression(guesses[1], targets[0])
         return loss, {
             "momentum": self.momentum(step),

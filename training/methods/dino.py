@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from zoo.errors import RecipeError
 from zoo.training import augment
-from zoo.training.backbones import backbone, blocks, check_sides, width
+from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.batchnorm import GlobalBatchNorm1d
 from zoo.training.methods import Method, Step, Views, ema_update
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
@@ -144,11 +144,11 @@ class DINO(Method):
         """
         batch = len(views[0])
         with torch.no_grad():
-            seen = self.teacher(torch.cat(views[:2]))  # (2B, D)
+            seen = pooled(self.teacher, torch.cat(views[:2]))  # (2B, D)
             teacher = self.teacher_head(seen).float()  # (2B, K)
-        features = [self.student(torch.cat(views[:2]))]
+        features = [pooled(self.student, torch.cat(views[:2]))]
         if views[2:]:
-            features.append(self.student(torch.cat(views[2:])))
+            features.append(pooled(self.student, torch.cat(views[2:])))
         student = self.student_head(torch.cat(features)).float()  # (crops * B, K)
 
         temperature = self.temperature(step)

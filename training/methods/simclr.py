@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zoo.errors import RecipeError
 from zoo.training import augment
-from zoo.training.backbones import backbone, blocks, check_sides, width
+from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.heads import mlp
 from zoo.training.methods import Method, Step, Views
 from zoo.training.processes import gather_over_processes, rank, world
@@ -95,7 +95,7 @@ class SimCLR(Method):
 
         views: two (B, 3, H, W). N counts the positive and every negative: 2 B - 1 of the global batch.
         """
-        h = self.backbone(torch.cat(views))  # (2B, D)
+        h = pooled(self.backbone, torch.cat(views))  # (2B, D)
         first, second = self.projector(h).float().chunk(2)  # (B, out) each
         loss = nt_xent(first, second, self.config.temperature)
         chance = math.log(2 * len(first) * world() - 1)

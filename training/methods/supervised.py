@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from zoo.errors import RecipeError
 from zoo.training import augment
-from zoo.training.backbones import backbone, blocks, check_sides, width
+from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.chance import chance_level
 from zoo.training.methods import Method, Step, Views
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
@@ -61,7 +61,7 @@ class Supervised(Method):
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Cross-entropy with smoothed labels, and the share of the batch that is told right."""
         assert labels is not None  # the loop passes them where `classes` is set
-        features = self.backbone(views[0])  # (B, D)
+        features = pooled(self.backbone, views[0])  # (B, D)
         logits = self.head(features).float()  # (B, classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.smoothing)
         return loss, {

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from zoo.errors import RecipeError
 from zoo.training import augment
-from zoo.training.backbones import backbone, blocks, check_sides, width
+from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.heads import mlp
 from zoo.training.methods import Method, Step, Views
 from zoo.training.processes import gather_over_processes
@@ -70,7 +70,7 @@ class VICReg(Method):
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The three terms (Equations 1 to 6) over the images of all processes. views: two (B, 3, H, W)."""
-        features = [self.backbone(view) for view in views]  # (B, D) each
+        features = [pooled(self.backbone, view) for view in views]  # (B, D) each
         first, second = (gather_over_processes(self.expander(y).float()) for y in features)
         invariance = F.mse_loss(first, second)
         variance = spread_loss(first) + spread_loss(second)

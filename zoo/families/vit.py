@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from zoo.architectures import create
 from zoo.errors import Unsupported
@@ -106,6 +108,41 @@ def _with_prefix(module: VisionTransformer, positions: Tensor, patches: Tensor) 
     prefix = torch.cat(tokens, dim=1)
     prefix = prefix + positions if positions.shape[1] else prefix
     return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
+
+
+def class_token(module: VisionTransformer, pixels: Tensor) -> Tensor:
+    """The class token after all blocks and the final norm, (B, D), without the last block's work on the patches.
+
+    Of that block's twelve D² multiplications for each patch, the keys and values it needs are two.
+    """
+    if module.cls_token is None:
+        raise Unsupported("this model has no class token; its pooled features are the mean of its patches")
+    x = embed(module, pixels)
+    for earlier in module.blocks[:-1]:
+        x = earlier(x)
+    last: Any = module.blocks[-1]
+    known = type(last) is Block and type(last.attn) is Attention and last.attn.gate is None
+    if not known:
+        x = last(x)[:, :1]
+    else:
+        attended = _attended(last.attn, last.norm1(x))
+        x = x[:, :1] + last.drop_path1(last.ls1(attended))
+        x = x + last.drop_path2(last.ls2(last.mlp(last.norm2(x))))
+    token: Tensor = module.norm(x)[:, 0]
+    return token
+
+
+def _attended(attn: Any, x: Tensor) -> Tensor:
+    """What timm's attention (of no gate) gives for the first token alone: (B, R + N, D) -> (B, 1, D)."""
+    width, heads = attn.attn_dim, (attn.num_heads, attn.head_dim)
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    of_query, of_both = (None, None) if bias is None else (bias[:width], bias[width:])
+    q = linear(x[:, :1], weight[:width], of_query).unflatten(-1, heads).transpose(1, 2)
+    k, v = linear(x, weight[width:], of_both).unflatten(-1, (2, *heads)).transpose(1, 3).unbind(2)
+    dropped = attn.attn_drop.p if attn.training else 0.0
+    mixed = scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v, dropout_p=dropped)
+    attended: Tensor = attn.proj_drop(attn.proj(attn.norm(mixed.transpose(1, 2).flatten(2))))
+    return attended
 
 
 def attention_rows(
