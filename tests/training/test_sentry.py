@@ -77,6 +77,8 @@ def test_a_healthy_run_is_left_alone(name: str, tiny: Callable[..., Recipe]) -> 
             "the loss rests at chance. The loss is 3.17\\d, and ln 24 = 3.178 .* teacher's entropy is 3.1",
         ),
         ("simclr", "every image gets nearly the same features: .* and ln 31 = 3.434 is that of a network"),
+        ("byol", "every image gets nearly the same features: .* their effective rank 2.\\d of at most 16"),
+        ("beit", "the loss rests at chance. The loss is 1.\\d+, and 1.\\d+ is that of a network"),
         ("supervised", "the loss rests at chance. The loss is 2.\\d+, and [12]\\.\\d+ is that of a network"),
     ],
 )
