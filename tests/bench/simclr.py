@@ -1,6 +1,6 @@
 """The same SimCLR for the same minutes: `zoo train`, and lightly's parts in a plain loop over a torch DataLoader.
 
-ResNet-18 at 64 px from random weights, batches of 128, float32, all processors, nothing compiled, AdamW and a cosine
+ResNet-18 at 64 px from random weights, batches of 64, float32, all processors, nothing compiled, AdamW and a cosine
 that ends with the minutes; crops, colours and blur of the same strengths. Both read the same JPEG files:
 ours decodes them once, the plain loop as DataLoaders do; its workers are as many as make it fastest here. The minutes
 are of steps on both sides; what ours spends before its first step is told. Both networks are then scored alike.
