@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from zoo.errors import RecipeError
-from zoo.evaluate import TRAINING, measure
+from zoo.evaluate import measure
 from zoo.files import atomic_write, write_json
 from zoo.loading import load
-from zoo.pictures import save_picture
+from zoo.protocols import TRAINING
+from zoo.saving import save_picture
 from zoo.tables import markdown_table
 from zoo.training.cells import Asked, Cell, Found
 from zoo.training.claims import check_claim, claim_of, machines_of, write_claim

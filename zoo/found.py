@@ -63,20 +63,30 @@ def look(spec: str | Path) -> Found:
     return _in_repo(str(spec)) if str(spec).startswith("hf:") else _on_disk(spec)
 
 
+def check_exists(spec: str | Path) -> None:
+    """Raises DataError, naming what is alike beside it, where `spec` is a path of nothing. The Hub is not asked."""
+    path = _path(spec)
+    if not str(spec).startswith("hf:") and not path.exists():
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"no file or folder {str(spec)!r}{did_you_mean(path.name, beside)}; pass {_ACCEPTED}")
+
+
 def canonical(split: str | None) -> str | None:
     """`validation` for val and valid."""
     return _SPLITS.get(split.lower(), split) if split else None
 
 
 def _on_disk(spec: str | Path) -> Found:
-    path = Path(os.path.abspath(Path(spec).expanduser()))
-    if not path.exists():
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"no file or folder {str(spec)!r}{did_you_mean(path.name, beside)}; pass {_ACCEPTED}")
+    check_exists(spec)
+    path = _path(spec)
     root, names = (path.parent, [path.name]) if path.is_file() else (path, sorted(_walk(path)))
     kind, files = _of_one_kind(str(spec), root, names)
     splits, (name, split) = _splits_of(kind, files, root == path), _title(path)
     return Found(str(spec), root, kind, files, splits, name, None if any(splits) else split)
+
+
+def _path(spec: str | Path) -> Path:
+    return Path(os.path.abspath(Path(spec).expanduser()))
 
 
 def _in_repo(spec: str) -> Found:

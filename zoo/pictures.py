@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from zoo.attention_maps import top_mass
-from zoo.errors import ImageError, did_you_mean
-from zoo.files import atomic_write
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -41,8 +38,6 @@ RECONSTRUCTED = ("original", "masked", "predicted", "composite")
 BORROWED = (
     "The picture borrows the mean and variance of every hidden patch: this model predicts normalised pixels."
 )
-
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 @dataclass(frozen=True)
@@ -173,27 +168,6 @@ def sheet(rows: Sequence[Row], *, title: str = "", footer: str = "") -> Image.Im
         top += row_height + GAP
     _write(draw, (MARGIN, top), footer, CAPTION, FAINT)
     return picture
-
-
-def picture_format(path: str | Path) -> str:
-    """PIL's name of the format a path's suffix stands for. Raises ImageError, naming the nearest suffix."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        hint = did_you_mean(suffix, FORMATS) or "; give it .png, .jpg or .webp"
-        raise ImageError(f"cannot tell from {str(path)!r} what kind of picture to write{hint}")
-    return FORMATS[suffix]
-
-
-def save_picture(image: Image.Image, path: str | Path) -> Path:
-    """Write a png, jpg or webp, whole or not at all. Raises ImageError for another suffix or a folder that refuses."""
-    kind = picture_format(path)
-    try:
-        with atomic_write(path) as temporary:
-            image.save(temporary, format=kind, quality=92)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ImageError(f"cannot write {str(path)!r}: {reason}; choose a folder you may write to") from error
-    return Path(path)
 
 
 def heat_colours(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from PIL import Image
 from zoo.cli import main
 from zoo.cli.arguments import split_knobs
 from zoo.cli.measuring import PHRASES
-from zoo.evaluate import PROTOCOLS, TRAINING
+from zoo.protocols import PROTOCOLS, TRAINING
 from zoo.tables import pairs, table
 
 COMMANDS = ["list", "show", "register", "remove", "pull", "verify", "push", "attend", "reconstruct", "demo"]

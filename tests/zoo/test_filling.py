@@ -13,9 +13,10 @@ from torch import Tensor
 
 from zoo.encoder import Encoder
 from zoo.errors import DataError
-from zoo.evaluate import PIXELS, TRAINED, UNTRAINED, measure
+from zoo.evaluate import measure
 from zoo.evaluate.baselines import raw_pixels
 from zoo.evaluate.filling import filling_scores, mean_fill, smooth_fill
+from zoo.protocols import PIXELS, TRAINED, UNTRAINED
 from zoo.registry import MODEL_CARDS
 from zoo.sources import open_source, train_and_test
 from zoo.transforms import Transform

@@ -21,9 +21,9 @@ from zoo.pictures import (
     outlined,
     reconstruction_caption,
     reconstruction_panel,
-    save_picture,
     sheet,
 )
+from zoo.saving import save_picture
 from zoo.transforms import Transform
 
 TINY = Image.new("RGB", (8, 6), (200, 30, 30))

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from zoo.cards import ModelCard, Result, TransformSpec, parse_card, render_card
-from zoo.evaluate import TRAINED, UNTRAINED
 from zoo.evaluate.results import results_of, with_results
+from zoo.protocols import TRAINED, UNTRAINED
 from zoo.sources import Source, open_source
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from zoo.cli.rooms import room
 from zoo.errors import ZooError, did_you_mean, nearest
+from zoo.pulling import find
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -135,6 +136,7 @@ def load_model(arguments: argparse.Namespace, size: int | None = None) -> Encode
         return _exported(arguments, size)
     if backend == "torch" and arguments.precision:
         raise UsageError("--precision chooses among exported graphs; add --backend onnx")
+    find(arguments.model)  # a wrong name is told before torch is imported, which takes seconds
     from zoo.loading import load
 
     return load(arguments.model, weights=arguments.weights, device=arguments.device, size=size)
@@ -146,6 +148,7 @@ def _exported(arguments: argparse.Namespace, size: int | None) -> Encoder:
         raise UsageError(
             "--weights are PyTorch's, and an exported graph holds its own; leave out one of the two"
         )
+    room("export.folder").export_folder(arguments.model)
     providers = None if arguments.device == "auto" else (arguments.device,)
     encoder: Encoder = room("export.runtime").OnnxEncoder(
         arguments.model, providers=providers, precision=arguments.precision, size=size

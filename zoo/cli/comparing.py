@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from zoo.cli.arguments import Command, Parser, UsageError
 from zoo.files import write_json
+from zoo.found import check_exists
+from zoo.pulling import find
+from zoo.saving import picture_format, save_picture
 from zoo.tables import table
 
 if TYPE_CHECKING:
@@ -45,13 +48,16 @@ def _arguments(parser: Parser) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from zoo.evaluate.comparison import compare, verdict
-    from zoo.pictures import picture_format, save_picture
-
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
     if arguments.out:
         picture_format(arguments.out)  # before an hour of work
+    for model in arguments.models:
+        find(model)
+    for data in filter(None, (arguments.data, arguments.test)):
+        check_exists(data)
+    from zoo.evaluate.comparison import compare, verdict  # torch: only for what exists
+
     rows = compare(
         arguments.data,
         arguments.models,

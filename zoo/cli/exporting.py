@@ -73,6 +73,7 @@ def _export_arguments(parser: Parser) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     if arguments.runtime is not None and arguments.to != "web":
         raise Unsupported("--runtime is of --to web: onnxruntime-web for its page; leave it out")
+    find(arguments.model)  # a wrong name is told before the room is imported
     if arguments.to in _OTHERS:
         _OTHERS[arguments.to](arguments)
         return

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
 from zoo.errors import Unsupported
+from zoo.saving import picture_format, save_picture
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from zoo.encoder import Encoder
 
 
@@ -37,14 +40,14 @@ def _attend_arguments(parser: Parser) -> None:
 
 
 def _attend(arguments: argparse.Namespace) -> None:
-    from zoo.pictures import as_seen, attention_panel, outlined, picture_format, save_picture
-
-    picture_format(arguments.out)  # a wrong suffix is told before the work, not after it
+    image = _opened(arguments)
     encoder = load_model(arguments)
     if arguments.hierarchy:
-        _draw_hierarchy(encoder, arguments)
+        _draw_hierarchy(encoder, image, arguments)
         return
-    photo = as_seen(encoder, arguments.image, size=arguments.size, fit=arguments.fit)
+    from zoo.pictures import as_seen, attention_panel, outlined
+
+    photo = as_seen(encoder, image, size=arguments.size, fit=arguments.fit)
     query: Literal["cls"] | tuple[int, int] = (
         (arguments.query[0], arguments.query[1]) if arguments.query else "cls"
     )
@@ -63,12 +66,20 @@ def _attend(arguments: argparse.Namespace) -> None:
     print(f"{count} heads of {block} on {h}×{w} patches: {path} ({picture.width}×{picture.height})")
 
 
-def _draw_hierarchy(encoder: Encoder, arguments: argparse.Namespace) -> None:
+def _opened(arguments: argparse.Namespace) -> Image.Image:
+    """The photo. What cannot be read, or written at the end, is told before torch is imported and a model loaded."""
+    from zoo.images import read_image
+
+    picture_format(arguments.out)
+    return read_image(arguments.image)
+
+
+def _draw_hierarchy(encoder: Encoder, image: Image.Image, arguments: argparse.Namespace) -> None:
     from zoo.hierarchy import hierarchy_panel
-    from zoo.pictures import as_seen, save_picture
+    from zoo.pictures import as_seen
 
     size = arguments.size or encoder.size  # its own, for windows are made for it
-    photo = as_seen(encoder, arguments.image, size=size, fit=arguments.fit)
+    photo = as_seen(encoder, image, size=size, fit=arguments.fit)
     height, width = photo.shape[-2:]
     title = f"{encoder.card.name} · {Path(arguments.image).name} · {height}×{width} pixels"
     picture = hierarchy_panel(encoder, photo, title=title)
@@ -91,12 +102,12 @@ def _reconstruct_arguments(parser: Parser) -> None:
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
-    from zoo.pictures import picture_format, reconstruction_caption, reconstruction_panel, save_picture
-
-    picture_format(arguments.out)
+    image = _opened(arguments)
     encoder = load_model(arguments)
+    from zoo.pictures import reconstruction_caption, reconstruction_panel
+
     rec = encoder.reconstruct(
-        arguments.image,
+        image,
         strategy=arguments.strategy,
         ratio=arguments.ratio,
         secondary=arguments.secondary,

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, listed, load_model
 from zoo.cli.rooms import room
 from zoo.files import write_json
+from zoo.found import check_exists
+from zoo.protocols import PROTOCOLS, TRAINING, UNTRAINED, check_protocols
+from zoo.registry import card, find
+from zoo.sources import open_source, train_and_test
 from zoo.tables import table
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
     from zoo.sources import Source
-
 
 PHRASES = {
     "knn": "frozen features, labels of the nearest training images",
@@ -64,12 +67,13 @@ def _embed_arguments(parser: Parser) -> None:
 
 
 def _embed(arguments: argparse.Namespace) -> None:
+    source = open_source(arguments.source)  # what is missing is told before torch is imported
+    encoder = load_model(arguments)
     from zoo.extraction import extract
 
-    encoder = load_model(arguments)
     folder = extract(
         encoder,
-        arguments.source,
+        source,
         arguments.out,
         outputs=tuple(arguments.outputs),
         batch_size=arguments.batch_size,
@@ -127,10 +131,6 @@ def _evaluate_arguments(parser: Parser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from zoo.evaluate import PROTOCOLS, TRAINING, check_protocols
-    from zoo.registry import find
-    from zoo.sources import train_and_test
-
     if arguments.write_card and arguments.weights:
         raise UsageError(
             "--write-card would put the scores of other weights on the card; leave out --weights"
@@ -170,7 +170,7 @@ def _scores(
     arguments: argparse.Namespace, encoder: Encoder, train: Source, test: Source
 ) -> list[dict[str, Any]]:
     """The rows of all protocols: those of frozen features first."""
-    from zoo.evaluate import TRAINING, UNTRAINED, measure
+    from zoo.evaluate import measure
 
     trained = [protocol for protocol in arguments.protocol if protocol in TRAINING]
     frozen = [protocol for protocol in arguments.protocol if protocol not in TRAINING]
@@ -189,9 +189,11 @@ def _scores(
 
 def _foreground(arguments: argparse.Namespace) -> None:
     """Foreground IoU of attention needs object masks, not labels."""
+    check_exists(arguments.data)
+    encoder = load_model(arguments, arguments.size)
     from zoo.evaluate.foreground import foreground_scores
 
-    score = foreground_scores(load_model(arguments, arguments.size), arguments.data)
+    score = foreground_scores(encoder, arguments.data)
     rows = [
         [f"attention of head {score['settings']['head']}", f"{score['iou']:.3f}"],
         [f"a centred box, {score['settings']['box_side']:.2f} of each side", f"{score['centre_box']:.3f}"],
@@ -222,7 +224,6 @@ def _write_card(arguments: argparse.Namespace, scores: list[dict[str, Any]], tes
     """Put the scores on the model's card."""
     from zoo.cards import write_card
     from zoo.evaluate.results import results_of, with_results
-    from zoo.registry import card, find
 
     results = [
         result
@@ -236,8 +237,6 @@ def _write_card(arguments: argparse.Namespace, scores: list[dict[str, Any]], tes
 
 def _command(arguments: argparse.Namespace, protocol: str) -> str:
     """The command that measures one score again."""
-    from zoo.evaluate import TRAINING
-
     words = ["zoo", "evaluate", arguments.model, arguments.data]
     for option in ("test", "size", "seed", "limit"):
         if value := getattr(arguments, option):

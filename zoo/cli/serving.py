@@ -6,6 +6,7 @@ import argparse
 
 from zoo.cli.arguments import Command, Parser
 from zoo.cli.rooms import room
+from zoo.pulling import find
 
 
 def _app_arguments(parser: Parser) -> None:
@@ -29,6 +30,8 @@ def _app_arguments(parser: Parser) -> None:
 
 
 def _app(arguments: argparse.Namespace) -> None:
+    for model in arguments.model:
+        find(model)
     # Importing torch and Gradio takes longer than loading a model.
     print("starting …", flush=True)
     room("app.commands").app_command(arguments.model, arguments.host, arguments.port, arguments.site)

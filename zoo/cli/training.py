@@ -7,6 +7,8 @@ from types import ModuleType
 
 from zoo.cli.arguments import Command, Parser, UsageError, listed
 from zoo.cli.rooms import room
+from zoo.found import check_exists
+from zoo.pulling import find
 from zoo.tables import table
 
 STUDIES = {
@@ -42,14 +44,19 @@ def _train_arguments(parser: Parser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    room = _training_room()
     if arguments.knobs_asked:
+        room = _training_room()
         print(room.recipe_text(arguments.recipe))
         print()
         print(table(["knob", "is", "type"], room.knobs_table(arguments.recipe)))
         return
     _needed(arguments, "train")
-    room.train_command(arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs)
+    check_exists(arguments.data)  # what is missing is told before torch is imported
+    if arguments.init is not None:
+        find(arguments.init)
+    _training_room().train_command(
+        arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs
+    )
 
 
 def _needed(arguments: argparse.Namespace, command: str) -> None:
@@ -98,12 +105,14 @@ def _study_arguments(parser: Parser) -> None:
 
 
 def _study(arguments: argparse.Namespace) -> None:
-    room = _training_room()
     if arguments.name is None:
+        room = _training_room()
         print(table(["study", "runs", "each", "what it shows"], room.studies_table(), right=["runs"]))
         return
     _needed(arguments, "study")
-    made = room.study_command(
+    for data in filter(None, (arguments.data, arguments.test)):
+        check_exists(data)
+    made = _training_room().study_command(
         arguments.name,
         arguments.data,
         arguments.out,

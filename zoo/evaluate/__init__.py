@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.errors import DataError, Unsupported, did_you_mean
+from zoo.errors import DataError
 from zoo.evaluate.baselines import raw_pixels
 from zoo.evaluate.filling import filling_scores
 from zoo.evaluate.intervals import resampled
 from zoo.evaluate.knn import knn_accuracy, knn_predict
 from zoo.evaluate.linear import linear_accuracy, linear_probe
 from zoo.extraction import extract
+from zoo.protocols import FROZEN, PIXELS, PROTOCOLS, TRAINED, UNTRAINED, check_protocols
 from zoo.sources import Source
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
 
 __all__ = [
-    "PROTOCOLS",
     "evaluate_frozen",
     "filling_scores",
     "frozen_scores",
@@ -33,14 +33,6 @@ __all__ = [
     "measure",
     "pixel_scores",
 ]
-
-FROZEN = ("knn", "linear")
-PROTOCOLS = (*FROZEN, "reconstruction")
-# Protocols that train, and so live in the training room: `zoo.training.evaluate`.
-TRAINING = ("linear_sgd", "lowshot", "finetune")
-
-# What a row's scores were measured on: the model's features, or one of the baselines.
-TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "raw 16×16 pixels"
 
 
 def measure(
@@ -71,14 +63,6 @@ def measure(
     if "reconstruction" in protocols:
         rows.append(filling_scores(encoder, test, seed=seed))
     return rows
-
-
-def check_protocols(protocols: Sequence[str], known: Sequence[str]) -> None:
-    """Raises Unsupported for the first protocol that is none of the known ones."""
-    for protocol in protocols:
-        if protocol not in known:
-            hint = did_you_mean(protocol, known)
-            raise Unsupported(f"no protocol {protocol!r}{hint}; there are {', '.join(known)}")
 
 
 def pixel_scores(

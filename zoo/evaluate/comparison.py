@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo.evaluate import TRAINED, UNTRAINED, classes_of
+from zoo.evaluate import classes_of
 from zoo.evaluate.intervals import Score, resampled
 from zoo.evaluate.knn import knn_predict
 from zoo.evaluate.linear import linear_probe
 from zoo.extraction import extract, images_hash, read_features, weights_hash
 from zoo.files import write_json
+from zoo.protocols import TRAINED, UNTRAINED
 from zoo.registry import find, home
 from zoo.shards import parts
 from zoo.sources import Source, train_and_test

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoo.cards import ModelCard, Result
-from zoo.evaluate import TRAINED
+from zoo.protocols import TRAINED
 from zoo.sources import Source
 
 # Found by the evaluation itself: another run of the same protocol may find another.
