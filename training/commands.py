@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.training.methods import method_file, method_names, recipe, recipe_function, recipes
+from zoo.training.listing import check_recipe, method_lines, recipe_lines
 
 if TYPE_CHECKING:
     from zoo.training.recipe import Recipe
@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 
 def train_command(name: str, data: str, out: str, init: str | None, knobs: list[str]) -> None:
     """`zoo train NAME DATA [--init MODEL] [--section.knob VALUE …] --out OUT`."""
+    check_recipe(name)  # before torch is imported
     from zoo.training.engine import run
     from zoo.training.knobs import with_knobs
+    from zoo.training.methods import recipe
 
     turned = with_knobs(recipe(name), knobs)
     extra = [*(["--init", init] if init else []), *knobs]
@@ -60,12 +62,16 @@ def study_command(
 
 def recipe_text(name: str) -> str:
     """The recipe's docstring: hardware, cost, expected result and command."""
+    check_recipe(name)
+    from zoo.training.methods import recipe_function
+
     return inspect.getdoc(recipe_function(name)) or ""
 
 
 def knobs_table(name: str) -> list[tuple[str, str, str]]:
     """(--section.knob, what the recipe sets it to, its type)."""
     from zoo.training.knobs import knob_types, value_of
+    from zoo.training.methods import recipe
 
     chosen = recipe(name)
     return [(f"--{knob}", str(value_of(chosen, knob)), kind) for knob, kind in knob_types(chosen).items()]
@@ -73,16 +79,12 @@ def knobs_table(name: str) -> list[tuple[str, str, str]]:
 
 def methods_table() -> list[tuple[str, str]]:
     """(method, first line of its file's docstring)."""
-    return [(name, _first_line(method_file(name))) for name in method_names()]
+    return [*method_lines().items()]
 
 
 def recipes_table() -> list[tuple[str, str]]:
     """(method/recipe, first line of its docstring)."""
-    return [
-        (f"{method}/{name}", _first_line(function))
-        for method in method_names()
-        for name, function in recipes(method_file(method)).items()
-    ]
+    return [*recipe_lines().items()]
 
 
 def studies_table() -> list[tuple[str, str, str, str]]:
@@ -94,7 +96,8 @@ def studies_table() -> list[tuple[str, str, str, str]]:
     for name in study_names():
         study = study_file(name)
         cells = study.cells(Asked())
-        rows.append((name, str(len(cells)), _budget(cells[0].recipe), _first_line(study)))
+        title = (inspect.getdoc(study) or "").partition("\n")[0]
+        rows.append((name, str(len(cells)), _budget(cells[0].recipe), title))
     return rows
 
 
@@ -105,7 +108,3 @@ def _budget(recipe: Recipe) -> str:
     if recipe.schedule.steps is not None:
         return f"{recipe.schedule.steps:,} steps"
     return f"{recipe.schedule.epochs} epochs"
-
-
-def _first_line(thing: object) -> str:
-    return (inspect.getdoc(thing) or "").partition("\n")[0]

@@ -13,11 +13,23 @@ import pytest
 import torch
 
 from zoo.errors import RecipeError
+from zoo.training.listing import method_lines, recipe_lines
 from zoo.training.methods import method_file, method_names, recipe, recipes
 from zoo.training.methods.mae import MAEConfig
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 
 RECIPES = [f"{method}/{name}" for method in method_names() for name in recipes(method_file(method))]
+
+
+def test_what_is_listed_is_what_there_is() -> None:
+    """The lists are read from the sources, without importing them."""
+    imported = {f"{m}/{name}": each for m in method_names() for name, each in recipes(method_file(m)).items()}
+    assert [*recipe_lines().items()] == [(name, _title(each)) for name, each in imported.items()]
+    assert [*method_lines().items()] == [(name, _title(method_file(name))) for name in method_names()]
+
+
+def _title(documented: object) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def test_the_methods_there_are() -> None:

@@ -28,6 +28,8 @@ LINES = {
     "evaluate dino_vitt61_imagenette FOLDER": "did you mean",
     "compare NO --models MODEL": "no file or folder",
     "compare FOLDER --models MODEL dino_vitt61_imagenette": "did you mean",
+    "train mae/smok FOLDER --out runs/a": "no recipe 'mae/smok'; did you mean 'mae/smoke'?",
+    "train mae/smok --knobs": "did you mean 'mae/smoke'?",
     "train mae/smoke NO --out runs/a": "no file or folder",
     "train mae/smoke FOLDER --init mae_vitt61_imagenette --out runs/a": "did you mean",
     "study methods NO --out studies/a": "no file or folder",
@@ -70,6 +72,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
         check=True,
     )
     return dict(zip(LINES, map(json.loads, process.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("command", ["recipes", "methods"])
+def test_what_can_be_trained_is_listed_without_importing_it(command: str) -> None:
+    code = f"import sys; from zoo.cli import main; main([{command!r}]); sys.exit('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "mae" in said and len(said.splitlines()) > 5
 
 
 @pytest.mark.parametrize("line", LINES)
