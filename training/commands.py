@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 def train_command(name: str, data: str, out: str, init: str | None, knobs: list[str]) -> None:
     """`zoo train NAME DATA [--init MODEL] [--section.knob VALUE …] --out OUT`."""
-    check_recipe(name)  # before torch is imported
     from zoo.training.engine import run
     from zoo.training.knobs import with_knobs
     from zoo.training.methods import recipe

@@ -274,6 +274,15 @@ def test_methods_and_recipes_are_listed_with_what_they_do(
     assert any(line.split()[0] == row and len(line.split()) > 3 for line in out.splitlines())
 
 
+def test_training_names_the_extra_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "zoo.training.engine", raising=False)
+    monkeypatch.setitem(sys.modules, "accelerate", None)  # as where it is not installed
+    said = refusal(capsys, "train", "mae/smoke", str(tmp_path), "--out", str(tmp_path / "run"))
+    assert "training needs 'accelerate', which is not installed; type: pip install 'ssl-zoo[train]'" in said
+
+
 def test_a_misspelt_knob_is_refused_before_anything_is_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

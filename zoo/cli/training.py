@@ -45,15 +45,17 @@ def _train_arguments(parser: Parser) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     if arguments.knobs_asked:
-        room = _training_room()
-        print(room.recipe_text(arguments.recipe))
+        commands = _training_room()
+        print(commands.recipe_text(arguments.recipe))
         print()
-        print(table(["knob", "is", "type"], room.knobs_table(arguments.recipe)))
+        print(table(["knob", "is", "type"], commands.knobs_table(arguments.recipe)))
         return
     _needed(arguments, "train")
     check_exists(arguments.data)  # what is missing is told before torch is imported
     if arguments.init is not None:
         find(arguments.init)
+    room("training.listing").check_recipe(arguments.recipe)
+    room("training.engine")  # where what it needs is not installed, its extra is named
     _training_room().train_command(
         arguments.recipe, arguments.data, arguments.out, arguments.init, arguments.knobs
     )
@@ -106,8 +108,8 @@ def _study_arguments(parser: Parser) -> None:
 
 def _study(arguments: argparse.Namespace) -> None:
     if arguments.name is None:
-        room = _training_room()
-        print(table(["study", "runs", "each", "what it shows"], room.studies_table(), right=["runs"]))
+        commands = _training_room()
+        print(table(["study", "runs", "each", "what it shows"], commands.studies_table(), right=["runs"]))
         return
     _needed(arguments, "study")
     for data in filter(None, (arguments.data, arguments.test)):
