@@ -29,9 +29,12 @@ next: zoo attend {DINO} YOUR.jpg --out heads.png
       zoo list"""
 
 
-def run(out: Path, say: Callable[[str], None] = print) -> tuple[Path, Path]:
-    """Do all of it, tell it line by line, and return the attention and the reconstruction picture."""
-    start = time.perf_counter()
+def run(out: Path, say: Callable[[str], None] = print, *, began: float | None = None) -> tuple[Path, Path]:
+    """Do all of it, tell it line by line, and return the attention and the reconstruction picture.
+
+    began: the `time.perf_counter()` from which its seconds count, such as before torch was imported; None: now.
+    """
+    began = time.perf_counter() if began is None else began
     photos = bundled_photos()
     names = [photo.stem for photo in photos]
     dino = load(DINO)
@@ -51,7 +54,7 @@ def run(out: Path, say: Callable[[str], None] = print) -> tuple[Path, Path]:
     say(f"what each head of its last block attends to: {attention}")
     reconstruction = save_picture(draw_reconstruction(load(MAE), photos), out / "reconstruction.png")
     say(f"what {MAE} imagines behind 75 % hidden patches: {reconstruction}")
-    say(f"\n{time.perf_counter() - start:.1f} s in all\n{NEXT}")
+    say(f"\n{time.perf_counter() - began:.1f} s in all\n{NEXT}")
     return attention, reconstruction
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -52,8 +53,9 @@ def test_every_bundled_photo_is_attributed() -> None:
 
 def test_the_demo_tells_and_draws_what_it_promises(tmp_path: Path) -> None:
     said: list[str] = []
-    attention, reconstruction = demo.run(tmp_path / "demo", said.append)
+    attention, reconstruction = demo.run(tmp_path / "demo", said.append, began=time.perf_counter() - 1000)
     told = "\n".join(said)
+    assert 1000 < float(told.partition(" s in all")[0].rpartition("\n")[2]) < 1060  # what came before counts
     assert "Features(pooled 6×192, patches 6×64×192, grid 8×8)" in told
     assert str(attention) in told and str(reconstruction) in told and "next: zoo attend" in told
     for picture in (attention, reconstruction):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -129,11 +130,12 @@ def _demo_arguments(parser: Parser) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    began = time.perf_counter()
     # Importing torch and timm takes longer than the work itself.
     print("looking at six photos with the two bundled encoders …\n", flush=True)
     from zoo.demo import run
 
-    run(Path(arguments.out))
+    run(Path(arguments.out), began=began)
 
 
 COMMANDS = (
