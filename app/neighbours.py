@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from zoo.demo import cosine_similarity
+from zoo.demo import centred_cosines
 from zoo.errors import DataError
 
 
@@ -19,11 +19,14 @@ class Neighbours:
 
 
 def neighbours(pooled: Tensor, count: int = 3) -> Neighbours:
-    """The nearest by cosine of pooled features (N, D); of equals, the earlier. Raises DataError for one image alone."""
+    """The nearest by cosine of pooled features (N, D) less their mean, which says nothing of which are alike.
+
+    Of equals, the earlier. Raises DataError for one image alone.
+    """
     images = len(pooled)
     if images < 2:
         raise DataError(f"{images} photos have no neighbours; give two or more")
-    cosines = cosine_similarity(pooled)
+    cosines = centred_cosines(pooled)
     cosines.fill_diagonal_(-2.0)  # nobody is its own neighbour
     ranked, order = cosines.sort(dim=1, descending=True, stable=True)
     kept = min(count, images - 1)

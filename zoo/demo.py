@@ -41,8 +41,7 @@ def run(out: Path, say: Callable[[str], None] = print, *, began: float | None = 
     features = dino(photos)
     assert isinstance(features, Features)  # cropped to one size, they lie on one grid
     say(f"{DINO} on {len(photos)} photos:\n  {features!r}\n")
-    # What all features share says nothing about which are alike.
-    cosines = cosine_similarity(features.pooled - features.pooled.mean(dim=0))
+    cosines = centred_cosines(features.pooled)
     say("how alike their features are, after taking out what all six share:")
     say(similarity_table(names, cosines))
     say(
@@ -73,6 +72,16 @@ def cosine_similarity(pooled: Tensor) -> Tensor:
     """Cosines between all pairs of rows: (B, D) -> (B, B)."""
     unit = torch.nn.functional.normalize(pooled.detach().float().cpu(), dim=-1)
     return unit @ unit.T
+
+
+def centred_cosines(pooled: Tensor) -> Tensor:
+    """Cosines between all pairs of rows less their mean: (B, D) -> (B, B).
+
+    What all features share says nothing about which are alike, and brings every plain cosine near 1. Two rows less
+    their mean are opposites whatever they were, so theirs is plain.
+    """
+    pooled = pooled.detach().float().cpu()
+    return cosine_similarity(pooled - pooled.mean(dim=0) if len(pooled) > 2 else pooled)
 
 
 def most_alike(names: Sequence[str], cosines: Tensor, count: int = 3) -> list[tuple[str, str, float]]:

@@ -22,8 +22,9 @@ THUMB = 160
 ABOUT = """\
 # Two models on your photos
 For each photo: where the class token of each model's last block looks (mean of its heads), the main directions of its
-patch tokens as colours, and which of your *other* photos it takes for the most alike, by the cosine of pooled
-features."""
+patch tokens as colours, and which of your *other* photos it takes for the most alike, by the cosine (cos) of pooled
+features after taking out their mean, which all your photos share: 1 alike, 0 unrelated, -1 opposite. Of two photos
+nothing but opposites would be left, so theirs is the plain cosine."""
 
 
 class Page:
