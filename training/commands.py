@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.training.listing import check_recipe, method_lines, recipe_lines
+from zoo.words import counted
 
 if TYPE_CHECKING:
     from zoo.training.recipe import Recipe
@@ -103,7 +104,7 @@ def studies_table() -> list[tuple[str, str, str, str]]:
 def _budget(recipe: Recipe) -> str:
     """The minutes, steps or epochs of a run."""
     if recipe.run.minutes is not None:
-        return f"{recipe.run.minutes:g} minutes"
+        return counted(recipe.run.minutes, "minute")
     if recipe.schedule.steps is not None:
-        return f"{recipe.schedule.steps:,} steps"
-    return f"{recipe.schedule.epochs} epochs"
+        return counted(recipe.schedule.steps, "step")
+    return counted(recipe.schedule.epochs, "epoch")

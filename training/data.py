@@ -24,6 +24,7 @@ from zoo.masking import splitmix64
 from zoo.progress import track
 from zoo.sources import Source
 from zoo.training.methods import Views
+from zoo.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,9 @@ class CutViews(Dataset[Sample]):
                 self.skipped[self.source.ids[i]] = str(error)
         if self.skipped:
             first, why = next(iter(self.skipped.items()))
-            log.warning("skipped %d unreadable image(s), the first %s: %s", len(self.skipped), first, why)
+            log.warning(
+                "skipped %s, the first %s: %s", counted(len(self.skipped), "unreadable image"), first, why
+            )
 
     def __len__(self) -> int:
         return len(self.source) if self.images is None else len(self.images)

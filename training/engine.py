@@ -29,6 +29,7 @@ from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
 from zoo.training.sentry import Sentry
+from zoo.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -205,9 +206,9 @@ def _check_steps(steps: Step, batch: int, world: int) -> None:
         )
     if steps.total < FEW_STEPS:
         log.warning(
-            "%d step(s) in all, and the learning rate begins at 0: next to nothing will be learnt. "
+            "%s in all, and the learning rate begins at 0: next to nothing will be learnt. "
             "Give more images, a smaller --optim.batch or more --schedule.epochs",
-            steps.total,
+            counted(steps.total, "step"),
         )
 
 
@@ -314,7 +315,7 @@ def count_steps(recipe: Recipe, images: int, title: str) -> Step:
     """Step 0 of the run: how many steps an epoch and the run have."""
     if images < recipe.optim.batch:
         raise DataError(
-            f"{title} has {images} usable image(s), fewer than a batch of {recipe.optim.batch}: "
+            f"{title} has {counted(images, 'usable image')}, fewer than a batch of {recipe.optim.batch}: "
             f"type --optim.batch {max(1, images // 2)} or give more images"
         )
     per_epoch = images // recipe.optim.batch

@@ -23,6 +23,7 @@ from zoo.sources import Source
 from zoo.training.methods import Method
 from zoo.training.progress import State
 from zoo.training.recipe import Recipe
+from zoo.words import counted, lasted
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def body_of(card: ModelCard, out: Path, note: str) -> str:
     return f"""\
 # {card.name}
 
-{card.architecture} pre-trained with {card.method.upper()} on {training.data}: {training.epochs} epochs of
-{training.images:,} images, {training.minutes:g} minutes on {training.hardware}. {note}
+{card.architecture} pre-trained with {card.method.upper()} on {training.data}: {counted(training.epochs, "epoch")} of
+{counted(training.images, "image")}, {lasted(training.minutes)} on {training.hardware}. {note}
 
 ```python
 import zoo

@@ -16,6 +16,7 @@ from zoo.training.data import CutViews, Order, loader
 from zoo.training.optimisers import build_optimizer
 from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
+from zoo.words import counted
 
 # Steps before the clock starts, the share of the minutes that is measured, and the fewest and most steps of it.
 WARM, SHARE, FEWEST, MOST = 3, 0.05, 8, 400
@@ -44,8 +45,8 @@ def in_minutes(
         less = f", less {spent:.2g} for its {before.name}"
     steps = max(1, round(60 * (recipe.run.minutes - spent) / pace["seconds_per_step"]))
     how = (
-        f"It was given {recipe.run.minutes:g} minutes{less}: {steps:,} steps, by the {pace['seconds_per_step']:.3g} s "
-        f"that one took over {pace['over']} of them beforehand."
+        f"It was given {counted(recipe.run.minutes, 'minute')}{less}: {counted(steps, 'step')}, "
+        f"by the {pace['seconds_per_step']:.3g} s that one took over {pace['over']} of them beforehand."
     )
     return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, steps=steps)), how
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.errors import MaskError, did_you_mean
+from zoo.words import counted
 
 Seeds = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
@@ -253,7 +254,7 @@ def as_mask(mask: object, grid: tuple[int, int], count: int) -> Tensor:
         tensor = tensor[None].expand(count, -1, -1)
     if tensor.ndim != 3 or len(tensor) != count:
         raise MaskError(
-            f"a mask of shape {tuple(tensor.shape)} does not fit {count} image(s); "
+            f"a mask of shape {tuple(tensor.shape)} does not fit {counted(count, 'image')}; "
             f"give {grid} for all of them or {(count, *grid)}"
         )
     down, across = (side // max(given, 1) for side, given in zip(grid, tensor.shape[1:], strict=True))

@@ -190,7 +190,7 @@ def test_cached_images_leave_the_damaged_ones_out(damaged: Path, caplog: pytest.
         dataset = cut(open_source(damaged))
     assert len(dataset) == 6
     assert sorted(dataset.skipped) == ["2.jpg", "5.jpg"]
-    assert "skipped 2 unreadable image(s), the first 2.jpg" in caplog.text
+    assert "skipped 2 unreadable images, the first 2.jpg" in caplog.text
     assert len(batches(dataset, Order(len(dataset), 3, 0, 0, 4))) == 4
 
 

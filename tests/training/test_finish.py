@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from zoo.cards import read_card
+from zoo.cli.showing import summary
 from zoo.training import recipe as room
 from zoo.training.engine import run
 from zoo.training.finish import call_of, spelled
@@ -43,6 +44,9 @@ def test_the_card_holds_a_call_that_makes_the_same_run(
     turned = tiny("mae/smoke", optim={"lr": 0.00123})
     card = read_card(run(turned, photos, tmp_path / "run", scores=False))
     assert card.training is not None and f"Trained by `{card.training.command}`." in card.body
+    assert (
+        ", under a minute on" in card.body and dict(summary(card))["trained"].count("under a minute on") == 1
+    )
     called: list[Any] = []
     call = card.training.command.removeprefix("zoo.training.run")
     assert call != card.training.command and "lr=0.00123" in call

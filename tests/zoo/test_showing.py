@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from zoo import registry
-from zoo.cards import DecoderSpec, Result, Source, TransformSpec
+from zoo.cards import DecoderSpec, Result, Source, TrainingFacts, TransformSpec
 from zoo.cli.showing import show, summary
 
 DINO = registry.card("dino_vits16")
@@ -91,6 +91,9 @@ def test_the_rest_of_the_card_is_told_too() -> None:
     assert told["network"] == "vit_small_patch16_224(num_heads=12), 21,665,664 parameters"
     assert told["data"] == "imagenet-1k: images for non-commercial research and education only"
     trained = dict(summary(registry.card("dino_vitt16_imagenette")))
+    training = TrainingFacts("dino/smoke", "zoo train", "photos", 1, 1, 1, 0, "a CPU", 0.0)
+    once = dataclasses.replace(DINO, training=training)
+    assert dict(summary(once))["trained"] == "dino/smoke, 1 epoch of 1 image, seed 0; under a minute on a CPU"
     assert "minutes on" in trained["trained"] and trained["command"].startswith("zoo train dino/")
 
 

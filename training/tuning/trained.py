@@ -31,6 +31,7 @@ from zoo.training.knobs import with_knobs
 from zoo.training.methods import Method
 from zoo.training.progress import State
 from zoo.training.recipe import Arch, Data, MethodConfig, Optim, Recipe, Run, Schedule
+from zoo.words import counted
 
 # Below this many bytes of decoded images they are kept in memory.
 CACHED = 2**31
@@ -201,4 +202,4 @@ def check_trainable(encoder: Encoder) -> None:
 def check_few(train: Source) -> None:
     """DataError where there are too few images for a single step."""
     if len(train) < 2:
-        raise DataError(f"{train.title!r} has {len(train)} image(s) to train on; give two or more")
+        raise DataError(f"{train.title!r} has {counted(len(train), 'image')} to train on; give two or more")

@@ -11,6 +11,7 @@ from zoo import card_hub
 from zoo.cards import DecoderSpec, ModelCard, Result, TransformSpec
 from zoo.cli.listing import weights
 from zoo.tables import pairs
+from zoo.words import counted, lasted
 
 _PERMISSIONS = {
     "yes": "commercial use allowed",
@@ -55,9 +56,12 @@ def summary(card: ModelCard, exported: Sequence[str] = ()) -> list[tuple[str, st
         ("also called", "\n".join(card.aliases)),
     ]
     if training:
-        made = f"{training.epochs} epochs of {training.images:,} images, seed {training.seed}"
+        epochs, images = counted(training.epochs, "epoch"), counted(training.images, "image")
+        made = (
+            f"{epochs} of {images}, seed {training.seed}; {lasted(training.minutes)} on {training.hardware}"
+        )
         rows += [
-            ("trained", f"{training.recipe}, {made}; {training.minutes:g} minutes on {training.hardware}"),
+            ("trained", f"{training.recipe}, {made}"),
             ("command", training.command),
         ]
     return [*rows, ("exported", "\n".join(exported)), ("card", str(card.path or ""))]
