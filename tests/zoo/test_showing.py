@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_results_that_share_their_source_say_it_once() -> None:
         ("", "on ImageNet-1k validation; as published, https://example.org"),
         ("k-NN", "74.5 % top-1"),
         ("", "on ImageNet-1k validation (k 20); zoo evaluate x"),
+    ]
+
+
+def test_a_task_of_several_metrics_is_named_once() -> None:
+    told = summary(registry.card("mae_vitt16_imagenette"))
+    (reconstruction,) = (value.splitlines() for label, value in told if label == "reconstruction")
+    assert [re.sub(r"^[\d.]+ ", "", line) for line in reconstruction] == [
+        "error on hidden pixels",
+        "error of the mean colour",
+        "error of a smooth fill",
+        "error over the mean colour's",
     ]
 
 

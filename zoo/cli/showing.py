@@ -68,11 +68,11 @@ def summary(card: ModelCard, exported: Sequence[str] = ()) -> list[tuple[str, st
 
 
 def _numbers(results: tuple[Result, ...]) -> Iterator[tuple[str, str]]:
-    """Each result, and below those that share them the data, the settings and the source."""
+    """Each task with a line for each of its metrics, and below those that share them the data, settings and source."""
     for about, members in groupby(results, _about):
-        yield from (
-            (_task(each), f"{each.value:g} {each.unit}".strip() + f" {each.metric}") for each in members
-        )
+        for task, metrics in groupby(members, _task):
+            lines = [f"{each.value:g} {each.unit}".strip() + f" {each.metric}" for each in metrics]
+            yield task, "\n".join(lines)
         yield "", about
 
 
