@@ -26,7 +26,7 @@ DTYPES = ("float32", "float16")  # of the lists in a part
 _KEY = b"ssl-zoo"
 _GROUP_BYTES = 16 << 20  # of features in a row group, so that readers need not hold more
 # The leading underscore hides it from readers that take a folder for one table.
-_SKIPPED = "_skipped.jsonl"
+SKIPPED = "_skipped.jsonl"
 # What must agree before a part is taken over from an earlier call, and how to call it in a message.
 _COMPARED = {
     "model": "model",
@@ -136,21 +136,28 @@ def _check_alike(path: Path, facts: Mapping[str, Any], keys: Sequence[str]) -> N
 
 def clear(folder: Path) -> None:
     """Remove the parts of an earlier extraction and its list of skipped images."""
-    for path in [*parts(folder), folder / _SKIPPED]:
+    for path in [*parts(folder), folder / SKIPPED]:
         path.unlink(missing_ok=True)
 
 
 def write_skipped(folder: Path, skipped: Sequence[Mapping[str, str]]) -> None:
     """List unreadable images, one JSON object a line; no file where there are none."""
     if not skipped:
-        (folder / _SKIPPED).unlink(missing_ok=True)
+        (folder / SKIPPED).unlink(missing_ok=True)
         return
-    with atomic_write(folder / _SKIPPED) as temporary:
+    with atomic_write(folder / SKIPPED) as temporary:
         temporary.write_text(
             "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in skipped),
             encoding="utf-8",
             errors="backslashreplace",  # JSON's own escape
         )
+
+
+def read_skipped(folder: Path) -> list[dict[str, str]]:
+    """What an extraction into `folder` could not read, each with its reason. Inverse: `write_skipped`."""
+    if not (folder / SKIPPED).is_file():
+        return []
+    return [json.loads(line) for line in (folder / SKIPPED).read_text(encoding="utf-8").split("\n") if line]
 
 
 def read_features(path: str | Path) -> Table:

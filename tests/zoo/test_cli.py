@@ -216,7 +216,8 @@ def test_embed_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     code, out, _ = answer(
         capsys, "embed", DINO, data, "--out", str(features), "--outputs", "pooled", "patches"
     )
-    assert code == 0 and str(features) in out and list(features.glob("part-*.parquet"))
+    assert code == 0 and list(features.glob("part-*.parquet"))
+    assert f"embedded 12 images, none skipped; their features are in {features}\n" in out
     code, out, err = answer(
         capsys, "evaluate", DINO, data, "--protocol", "knn", "--weights", "random", "--json", str(scores)
     )
@@ -229,7 +230,9 @@ def test_embed_names_its_own_remedies(capsys: pytest.CaptureFixture[str], tmp_pa
     words = ["embed", DINO, data, "--out", features, "--device", "cpu"]
     assert answer(capsys, *words, "--batch-size", "4", "--workers", "0")[0] == 0
     assert "`zoo embed --anew`" in refusal(capsys, *words, "--dtype", "float16")
-    assert answer(capsys, *words, "--dtype", "float16", "--anew")[0] == 0
+    (tmp_path / "data" / "train" / "dark" / "0.png").write_text("no picture")
+    _, said, _ = answer(capsys, *words, "--dtype", "float16", "--anew")
+    assert f"embedded 11 images, 1 skipped as unreadable ({features}/_skipped.jsonl says why); their" in said
     assert "did you mean 'ray'?" in refusal(capsys, *words, "--engine", "rai")
     assert "did you mean 'patches'?" in refusal(capsys, *words, "--outputs", "patch")
 

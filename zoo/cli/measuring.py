@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, listed, load_model
@@ -15,6 +16,7 @@ from zoo.protocols import PROTOCOLS, TRAINING, UNTRAINED, check_protocols
 from zoo.registry import card, find
 from zoo.sources import open_source, train_and_test
 from zoo.tables import table
+from zoo.words import counted
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -82,7 +84,19 @@ def _embed(arguments: argparse.Namespace) -> None:
         engine=arguments.engine,
         dtype=arguments.dtype,
     )
-    print(f"wrote {folder}; in Python: paths, labels, arrays = zoo.read_features({str(folder)!r})")
+    print(_embedded(len(source), folder))
+
+
+def _embedded(total: int, folder: Path) -> str:
+    """How many images have features now, how many have none and why, and how both are read."""
+    from zoo.shards import SKIPPED, read_skipped
+
+    skipped = len(read_skipped(folder))
+    why = (
+        f", {skipped:,} skipped as unreadable ({folder / SKIPPED} says why)" if skipped else ", none skipped"
+    )
+    read = f"in Python: paths, labels, arrays = zoo.read_features({str(folder)!r})"
+    return f"embedded {counted(total - skipped, 'image')}{why}; their features are in {folder}\n{read}"
 
 
 def _evaluate_arguments(parser: Parser) -> None:
