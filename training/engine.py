@@ -22,6 +22,7 @@ from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
 from zoo.training.disk import told_when_full
 from zoo.training.finish import RunFacts, call_of, measure_model, write_model
+from zoo.training.leftovers import nothing_left
 from zoo.training.methods import Method, Step
 from zoo.training.online import OnlineKNN
 from zoo.training.optimisers import build_optimizer
@@ -64,7 +65,7 @@ def run(
     recipe.check()
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    with told_when_full(Path(out)):
+    with nothing_left(Path(out)), told_when_full(Path(out)):
         return _run(recipe, data, Path(out), test, init, name, command, scores)
 
 

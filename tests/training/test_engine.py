@@ -297,11 +297,22 @@ def test_a_damaged_checkpoint_is_refused(
 # Refused or given up
 
 
+@pytest.mark.parametrize("method", ["mae", "beit"])  # BEiT's tokenizer is refused first
+def test_a_refused_run_removes_nothing_but_its_own(
+    tiny: Tiny, photos: Path, tmp_path: Path, method: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    for folder, left in ((tmp_path, ["empty", "notes.txt"]), (tmp_path / "empty", [])):
+        with pytest.raises(DataError, match="fewer than a batch"):
+            run(tiny(f"{method}/smoke", optim={"batch": 16}), photos, folder)
+        assert sorted(each.name for each in folder.iterdir()) == left
+
+
 def test_too_few_images_say_which_batch_fits(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"12 usable image\(s\), fewer than a batch of 16: type --optim\.batch 6"
-    ):
+    with pytest.raises(DataError, match=r"12 usable images, fewer than a batch of 16: type --optim\.batch 6"):
         run(tiny("mae/smoke", optim={"batch": 16}), photos, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     # What it asks to type works, into the same folder.
     assert run(tiny("mae/smoke", optim={"batch": 6}), photos, tmp_path / "run") == tmp_path / "run"
 
