@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_features_are_made_once(tiny: Encoder, stripes: Path, tmp_path: Path) ->
     assert sum(seen) == 24 + 2  # another picture of that name is another set to test on
 
 
-@pytest.mark.parametrize(("right", "count"), [(50, 100), (3, 20), (3900, 4000), (0, 7), (7, 7)])
+@pytest.mark.parametrize(("right", "count"), [(50, 100), (3, 20), (3900, 4000)])
 def test_an_interval_is_that_of_plain_resampling(right: int, count: int) -> None:
     correct = np.arange(count) < right
     random = np.random.default_rng(1)
@@ -77,6 +78,17 @@ def test_an_interval_is_that_of_plain_resampling(right: int, count: int) -> None
     step = 100 / count  # a share moves by whole images
     assert score.low == pytest.approx(np.quantile(shares, 0.025), abs=step + 0.1)
     assert score.high == pytest.approx(np.quantile(shares, 0.975), abs=step + 0.1)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 7), (7, 7), (1, 1), (4000, 4000)])
+def test_all_right_or_none_is_no_certainty(right: int, count: int) -> None:
+    """Wilson's interval holds every true share that the score on so many images would not be surprising for."""
+    z = NormalDist().inv_cdf(0.975)
+    shares = np.linspace(0, 1, 100_001)
+    likely = shares[abs(right / count - shares) <= z * np.sqrt(shares * (1 - shares) / count) + 1e-12]
+    score = resampled(np.full(count, right > 0), seed=0)
+    assert (score.low, score.high) == pytest.approx((100 * likely.min(), 100 * likely.max()), abs=0.01)
+    assert score.top1 == 100 * right / count and score.high - score.low > 0.09
 
 
 def row(model: str, knn: Score, features: str = "trained") -> Compared:
