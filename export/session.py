@@ -69,7 +69,7 @@ def _check_provider(file: Path, asked: Sequence[str], running: str) -> None:
         raise Unsupported(
             f"{file.name} would run on {running}, as {' and '.join(asked)} cannot be used here: it needs a device, its "
             f"driver, and an onnxruntime built for it (this one: {', '.join(ort.get_available_providers())}); "
-            "providers=('cpu',), or --device cpu, works"
+            "providers=('cpu',) works"
         )
     if running != asked[0]:
         log.warning("%s runs on %s: %s cannot be used here", file.name, running, asked[0])

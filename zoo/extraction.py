@@ -206,7 +206,7 @@ def _to_folder(job: Job, run: _Engine, folder: Path, format: dict[str, Any], res
     if len(parts(folder)) > len(ranges):
         raise DataError(
             f"{str(folder)!r} holds features of more images; give another folder, or resume=False "
-            "(`zoo embed --anew`) to write this one anew"
+            "to write this one anew"
         )
     missing = {
         number: each

@@ -140,8 +140,8 @@ def _binary(source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO
             path = path.expanduser()
         if path.is_dir():
             raise ImageError(
-                "is a folder; pass one of its files, or take the whole folder with zoo.extract(encoder, folder) "
-                "or `zoo embed MODEL FOLDER --out features/`"
+                "is a folder; pass one of its files, or take the whole folder with "
+                "`zoo embed MODEL FOLDER --out features/` (in Python: zoo.extract)"
             )
         if not path.exists():
             raise ImageError(_missing(path))

@@ -57,7 +57,7 @@ def find(name: str | Path) -> Path:
     if path.is_file():
         raise UnknownModel(
             f"{str(path)!r} is a file, no model; a checkpoint goes into the architecture of a model: "
-            f"zoo.load(NAME, weights={str(path)!r}), or --weights on the command line"
+            f"zoo.load(NAME, weights={str(path)!r})"
         )
     options = [option for each in _cards() for option in (each.name, *each.aliases)]
     what = "folder or model" if path.parent != Path() else "model"

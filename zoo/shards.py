@@ -130,7 +130,7 @@ def _check_alike(path: Path, facts: Mapping[str, Any], keys: Sequence[str]) -> N
         if found.get(key) != facts[key]:
             raise DataError(
                 f"{str(path)!r} is from another extraction: other {_COMPARED[key]} ({found.get(key)}, now "
-                f"{facts[key]}); give another folder, or resume=False (`zoo embed --anew`) to write this one anew"
+                f"{facts[key]}); give another folder, or resume=False to write this one anew"
             )
 
 

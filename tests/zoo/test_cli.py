@@ -229,7 +229,7 @@ def test_embed_names_its_own_remedies(capsys: pytest.CaptureFixture[str], tmp_pa
     data, features = str(two_shades(tmp_path / "data")), str(tmp_path / "features")
     words = ["embed", DINO, data, "--out", features, "--device", "cpu"]
     assert answer(capsys, *words, "--batch-size", "4", "--workers", "0")[0] == 0
-    assert "`zoo embed --anew`" in refusal(capsys, *words, "--dtype", "float16")
+    assert "or --anew to write this one anew" in refusal(capsys, *words, "--dtype", "float16")
     (tmp_path / "data" / "train" / "dark" / "0.png").write_text("no picture")
     _, said, _ = answer(capsys, *words, "--dtype", "float16", "--anew")
     assert f"embedded 11 images, 1 skipped as unreadable ({features}/_skipped.jsonl says why); their" in said

@@ -286,7 +286,7 @@ def test_parquets_alike_in_everything_but_their_images_are_told_apart(tmp_path: 
     folder = extract(encoder, tmp_path / "0" / "x.parquet", tmp_path / "features")
     (tmp_path / "0").rename(tmp_path / "moved")  # where they lie makes no difference
     extract(encoder, tmp_path / "moved" / "x.parquet", folder)
-    with pytest.raises(DataError, match=r"other images or labels .*resume=False \(`zoo embed --anew`\)"):
+    with pytest.raises(DataError, match=r"other images or labels .*resume=False to write this one anew"):
         extract(encoder, tmp_path / "100" / "x.parquet", folder)
 
 

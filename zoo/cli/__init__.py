@@ -12,6 +12,7 @@ from textwrap import indent
 
 import zoo
 from zoo.cli.arguments import Command, Parser, UsageError, refuse_unknown, split_knobs
+from zoo.cli.spoken import as_typed
 from zoo.errors import ZooError, did_you_mean
 from zoo.tables import pairs
 
@@ -59,7 +60,11 @@ def _run(words: list[str]) -> None:
         parser.print_help()
         return
     arguments.knobs = knobs
-    commands[named].run(arguments)
+    try:
+        commands[named].run(arguments)
+    except ZooError as error:
+        error.args = (as_typed(str(error), parsers[named].option_strings()),)
+        raise
 
 
 def _commands() -> list[Command]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
-from zoo.errors import Unsupported
 from zoo.saving import picture_format, save_picture
 
 if TYPE_CHECKING:
@@ -52,10 +51,7 @@ def _attend(arguments: argparse.Namespace) -> None:
     query: Literal["cls"] | tuple[int, int] = (
         (arguments.query[0], arguments.query[1]) if arguments.query else "cls"
     )
-    try:
-        heads = encoder.attention(photo[None], block=arguments.block, query=query)[0].cpu()
-    except Unsupported as error:
-        raise Unsupported(str(error).replace("query=(row, column)", "--query ROW COLUMN")) from error
+    heads = encoder.attention(photo[None], block=arguments.block, query=query)[0].cpu()
     count, h, w = heads.shape
     block = "the last block" if arguments.block == -1 else f"block {arguments.block}"
     if query != "cls":
