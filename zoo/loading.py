@@ -190,6 +190,12 @@ def _tell_licence(card: ModelCard) -> None:
     _told.add(card.name)
     if card.commercial:
         log.info("%s: weights under %s", card.name, card.licence)
+    elif card.licence == "unknown":
+        own = "; give --run.licence where you train it, or name it on its card (`license:`)"
+        log.warning(
+            "%s: licence of the weights: unknown, so commercial use is not known to be allowed%s",
+            *(card.name, own if card.training else ""),
+        )
     else:
         log.warning("%s: weights under %s, which %s commercial use", card.name, card.licence, _refusal(card))
 

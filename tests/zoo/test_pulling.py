@@ -22,7 +22,7 @@ from torch import Tensor
 
 import zoo
 from zoo import trust
-from zoo.cards import ModelCard, Source, parse_card, render_card, write_card
+from zoo.cards import ModelCard, Source, TrainingFacts, parse_card, render_card, write_card
 from zoo.encoder import Encoder
 from zoo.errors import UnknownModel, Unsupported, WeightsError
 from zoo.features import Features
@@ -379,6 +379,21 @@ def test_the_licence_is_noted_once(
     notes = [record for record in caplog.records if f"weights under {licence}" in record.message]
     assert [note.levelname for note in notes] == ["INFO" if licence == "apache-2.0" else "WARNING"]
     assert ("which forbids commercial use" in notes[0].message) == (licence != "apache-2.0")
+
+
+def test_an_unknown_licence_is_told_with_what_to_do_where_the_model_is_ones_own(
+    tiny: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = TrainingFacts("mae/smoke", "zoo train", "photos", 1, 1, 1, 0, "a CPU", 0.0)
+    for name, training in (("unknown_mine", mine), ("unknown_theirs", None)):
+        card = dataclasses.replace(tiny.card, licence="unknown", training=training)
+        write_folder(tmp_path / name, card, tiny.module, tiny.decoder, "")
+        zoo.load(tmp_path / name, device="cpu")
+        (note,) = (each.message for each in caplog.records if each.message.startswith(f"{name}: "))
+        assert (
+            f"{name}: licence of the weights: unknown, so commercial use is not known to be allowed" in note
+        )
+        assert ("--run.licence" in note) == (training is not None)
 
 
 def test_commercial_use_is_refused_with_the_nearest_that_is_permitted(tiny: Encoder, tmp_path: Path) -> None:
