@@ -405,7 +405,7 @@ def test_a_mask_may_hide_nothing_and_is_not_kept_by_reference() -> None:
         (np.zeros((3, 3)), r"3×3 patches does not divide.*4×6"),
         (np.zeros((8, 12)), r"8×12 patches does not divide.*4×6"),
         (np.zeros((0, 0)), "does not divide"),
-        (np.zeros((3, 4, 6)), r"shape \(3, 4, 6\) does not fit 2 image\(s\); give \(4, 6\).*\(2, 4, 6\)"),
+        (np.zeros((3, 4, 6)), r"shape \(3, 4, 6\) does not fit 2 images; give \(4, 6\).*\(2, 4, 6\)"),
         (np.zeros(24), r"shape \(24,\) does not fit"),
         (0, r"shape \(\) does not fit"),
         (np.full((4, 6), 0.5), "other values"),
