@@ -49,10 +49,13 @@ def all_seeded(seed: int) -> Iterator[None]:
         np.random.set_state(array)
 
 
-def crop_and_flip(size: int, scale: tuple[float, float]) -> list[Transform]:
-    """A random resized crop of a share `scale` of the area, bicubic, mirrored half the time."""
+def crop_and_flip(
+    size: int, scale: tuple[float, float], interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+) -> list[Transform]:
+    """A random resized crop of a share `scale` of the area, mirrored half the time."""
+    mode = InterpolationMode(interpolation)
     return [
-        v2.RandomResizedCrop(size, scale=scale, interpolation=InterpolationMode.BICUBIC, antialias=True),
+        v2.RandomResizedCrop(size, scale=scale, interpolation=mode, antialias=True),
         v2.RandomHorizontalFlip(),
     ]
 
@@ -102,9 +105,13 @@ def colour_distortion(
 
 
 def blur(size: int, probability: float) -> list[Transform]:
-    """Gaussian blur with sigma U(0.1, 2) pixels where global views have 224, in proportion where they have `size`."""
+    """Gaussian blur with sigma U(0.1, 2) pixels where global views have 224, in proportion where they have `size`.
+
+    Its kernel is a tenth of the side, as in SimCLR's code: 23 pixels of 224. The proportion is ours: the authors scale
+    the kernel alone.
+    """
     sigma = 2.0 * size / 224
-    kernel = 2 * round(2 * sigma) + 1  # two sigmas to either side
+    kernel = 2 * (size // 20) + 1
     return [v2.RandomApply([v2.GaussianBlur(kernel, sigma=(min(0.1, sigma), sigma))], p=probability)]
 
 

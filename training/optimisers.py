@@ -20,7 +20,8 @@ def build_optimizer(groups: list[dict[str, Any]], optim: Optim) -> torch.optim.O
         return torch.optim.AdamW(groups, betas=optim.betas, fused=True)
     if optim.kind == "sgd":
         return torch.optim.SGD(groups, momentum=optim.momentum)
-    # What decays is adapted, though the decay be 0; trust as in the authors' code of SimCLR and BYOL (eta 1e-3).
+    # What decays is adapted, though the decay be 0. eta is that of SimCLR and BYOL; trust is timm's, as in You et al.
+    # (2017), eta |w| / (|g| + decay |w|), where those two have the norm of the sum: alike at decays of 1e-6.
     adapted = [{**group, "always_adapt": group["decays"]} for group in groups]
     return Lars(adapted, momentum=optim.momentum, trust_coeff=1e-3)
 

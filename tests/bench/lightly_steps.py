@@ -1,8 +1,8 @@
 """SimCLR, BYOL, DINO and MAE from lightly's and timm's parts, in a plain loop: the rivals of our own steps.
 
-Written as lightly's guides put the parts together, and as fast as they allow: views that share a network go through it
-together where the method's statistics permit, and MAE predicts hidden patches alone. What lightly does not decide is as
-in the recipe: network, widths, temperatures, which parameters decay, optimiser. Nothing is compiled, as in our recipes.
+Written as lightly's guides put the parts together: views that share a network go through it together where the method's
+statistics permit, and MAE predicts hidden patches alone. Layout is torch's own. What lightly does not decide is as in
+the recipe: network, widths, temperatures, which parameters decay, optimiser. Nothing is compiled, as in our recipes.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class DINO(Rival):
         sizes = (backbone.num_features, config.hidden, config.bottleneck, config.prototypes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch's older weight norm
-            head = heads.DINOProjectionHead(*sizes, batch_norm=config.head_norm)
+            head = heads.DINOProjectionHead(
+                *sizes, batch_norm=config.head_norm, norm_last_layer=config.norm_last_layer
+            )
         return nn.Sequential(backbone, head)
 
     def forward(self, views: list[Tensor]) -> Tensor:

@@ -107,6 +107,9 @@ def test_pairwise_cross_entropy_equals_the_loops(teachers: int, students: int) -
         if t != v
     ]
     assert float(pairwise_cross_entropy(targets, guesses)) == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = pairwise_cross_entropy(targets, guesses)
+    assert float(rounded) == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
 
 
 @pytest.mark.parametrize("local", [0, 3])
@@ -156,7 +159,7 @@ def test_the_head_gives_cosines(small: Callable[..., DINO]) -> None:
 
 
 class PaperHead(nn.Module):
-    """The head as the authors build it: weight normalisation with its gain fixed at 1."""
+    """The head as the authors build it: weight normalisation, its gain 1 and fixed where the head has none."""
 
     def __init__(self, head: DINOHead) -> None:
         super().__init__()
@@ -165,7 +168,7 @@ class PaperHead(nn.Module):
         last.weight.data.copy_(head.last_layer.data)
         self.last = nn.utils.parametrizations.weight_norm(last.to(head.last_layer.dtype))
         self.last.parametrizations.weight.original0.data.fill_(1)
-        self.last.parametrizations.weight.original0.requires_grad = False
+        self.last.parametrizations.weight.original0.requires_grad = head.last_gain is not None
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.last(nn.functional.normalize(self.mlp(x), dim=-1, p=2))
@@ -218,20 +221,28 @@ def in_double(method: DINO) -> DINO:
     return method
 
 
+@pytest.mark.parametrize("norm_last", [True, False])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_steps_equal_algorithm_1(small: Callable[..., DINO], optimizer: str) -> None:
-    method = in_double(
-        small(local_crops=0, teacher_temperature=0.04, momentum=0.9, clip=None, freeze_epochs=0)
-    )
+def test_steps_equal_algorithm_1(small: Callable[..., DINO], optimizer: str, norm_last: bool) -> None:
+    paper = {"teacher_temperature": 0.04, "momentum": 0.9, "clip": None, "freeze_epochs": 0}
+    method = in_double(small(local_crops=0, norm_last_layer=norm_last, **paper))
     gs = network(method.student, method.student_head)
     gt = network(method.teacher, method.teacher_head)
     batches = [[view.double() for view in crops(0, seed=seed)] for seed in range(4)]
     total = 8
     momenta = [1 - (1 - 0.9) * (math.cos(math.pi * k / total) + 1) / 2 for k in range(4)]
 
-    paper = OPTIMIZERS[optimizer]([p for p in gs.parameters() if p.requires_grad])
+    theirs = OPTIMIZERS[optimizer]([p for p in gs.parameters() if p.requires_grad])
     centre, losses = algorithm_1(
-        gs, gt, paper, batches, torch.zeros(K, dtype=torch.float64), tps=0.1, tpt=0.04, momenta=momenta, m=0.9
+        gs,
+        gt,
+        theirs,
+        batches,
+        torch.zeros(K, dtype=torch.float64),
+        tps=0.1,
+        tpt=0.04,
+        momenta=momenta,
+        m=0.9,
     )
 
     ours = OPTIMIZERS[optimizer]([p for p in method.parameters() if p.requires_grad])
@@ -241,13 +252,18 @@ def test_steps_equal_algorithm_1(small: Callable[..., DINO], optimizer: str) -> 
         loss, _ = train_step(accelerator, method, method, ours, batch, step, seed=0)
         assert float(loss) == pytest.approx(losses[index], abs=1e-6)
 
-    for (backbone, head), theirs in (
+    for (backbone, head), network_of in (
         ((method.student, method.student_head), gs),
         ((method.teacher, method.teacher_head), gt),
     ):
-        assert farthest(backbone, theirs[0]) < 1e-6
-        assert farthest(head.mlp, theirs[1].mlp) < 1e-6
-        assert (head.last_layer - theirs[1].last.parametrizations.weight.original1).abs().max() < 1e-6
+        assert farthest(backbone, network_of[0]) < 1e-6
+        assert farthest(head.mlp, network_of[1].mlp) < 1e-6
+        weight = network_of[1].last.parametrizations.weight
+        assert (head.last_layer - weight.original1).abs().max() < 1e-6
+        assert (head.last_gain is None) == norm_last
+        if head.last_gain is not None:
+            assert (head.last_gain - weight.original0).abs().max() < 1e-6
+            assert (head.last_gain - 1).abs().max() > 1e-4
     assert (method.centre - centre).abs().max() < 1e-6
     # None of it would hold of networks that stood still.
     fresh = in_double(small(local_crops=0))
@@ -330,11 +346,12 @@ def give_gradients(method: DINO) -> None:
 def test_the_last_layer_is_frozen_at_first(
     small: Callable[..., DINO], freeze_epochs: float, epochs: int, frozen: list[int]
 ) -> None:
-    method, per_epoch = small(freeze_epochs=freeze_epochs), 4
+    method, per_epoch = small(freeze_epochs=freeze_epochs, norm_last_layer=False), 4
     for epoch, batch in itertools.product(range(min(epochs, 5)), (0, per_epoch - 1)):
         give_gradients(method)
         method.before_step(Step(epoch * per_epoch + batch, epochs * per_epoch, per_epoch))
-        assert (method.student_head.last_layer.grad is None) == (epoch in frozen)
+        last = (method.student_head.last_layer, method.student_head.last_gain)
+        assert [p is not None and p.grad is None for p in last] == 2 * [epoch in frozen]
         rest = [p.grad for p in (*method.student.parameters(), *method.student_head.mlp.parameters())]
         assert all(grad is not None for grad in rest)
 

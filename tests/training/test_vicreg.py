@@ -1,4 +1,4 @@
-"""VICReg against loops over Equations 1 to 6."""
+"""VICReg against loops over Algorithm 1."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def initialise_encoder(backbone: VisionTransformer) -> None:
 
 
 def imagenet() -> Recipe:
-    """ViT-B/16 at 224 px, 800 epochs: the paper's Table 8. Eight GPUs, two days; 83.6 % fine-tuned (theirs, 1,600).
+    """ViT-B/16 at 224 px, 800 epochs: the paper's Table 8. 83.6 % fine-tuned (theirs, 1,600).
 
     zoo train mae/imagenet DATA --out runs/mae_vitb16
     """

@@ -23,7 +23,10 @@ from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 
 @dataclass(frozen=True)
 class VICRegConfig:
-    """Knobs of VICReg; defaults are the paper's (§4.2)."""
+    """Knobs of VICReg; defaults are the paper's (§4.2), for its Algorithm 1.
+
+    There the invariance term is a mean over dimensions. The authors' published code has half of the hinge besides.
+    """
 
     invariance: float = 25.0
     """Weight lambda of the distance between two views."""
@@ -69,7 +72,7 @@ class VICReg(Method):
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The three terms (Equations 1 to 6) over the images of all processes. views: two (B, 3, H, W)."""
+        """The three terms (Algorithm 1) over the images of all processes. views: two (B, 3, H, W)."""
         features = [pooled(self.backbone, view) for view in views]  # (B, D) each
         first, second = (gather_over_processes(self.expander(y).float()) for y in features)
         invariance = F.mse_loss(first, second)
@@ -91,12 +94,12 @@ class VICReg(Method):
 
 
 def spread_loss(z: Tensor) -> Tensor:
-    """Mean over dimensions of max(0, 1 - std), the std over images (Equation 1); z: (B, D)."""
+    """Mean over dimensions of max(0, 1 - std), the std over images (Algorithm 1); z: (B, D)."""
     return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
 
 
 def covariance_loss(z: Tensor) -> Tensor:
-    """Squared covariances of all pairs of different dimensions, summed, over D (Equation 4); z: (B, D)."""
+    """Squared covariances of all pairs of different dimensions, summed, over D (Algorithm 1); z: (B, D)."""
     centred = z - z.mean(dim=0)
     with torch.autocast(z.device.type, enabled=False):
         covariance = centred.T @ centred / (len(z) - 1)  # (D, D)

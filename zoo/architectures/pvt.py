@@ -139,7 +139,7 @@ class PVT(nn.Module):
             return x
         grid = (x.shape[1], x.shape[2]) if places is None else (2 * x.shape[1], 2 * x.shape[2])
         if self.pos_embed is None:
-            positions = sincos_positions(grid, x.shape[3]).to(x).unflatten(0, grid)
+            positions = sincos_positions(grid, x.shape[3]).to(self.patch_embed.proj.weight).unflatten(0, grid)
         else:
             positions = resized(self.pos_embed, grid)[0]
         placed: Tensor = x + (positions if places is None else positions[places[..., 0], places[..., 1]])

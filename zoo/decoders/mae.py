@@ -56,9 +56,12 @@ class MAEDecoder(nn.Module):
         Positions are recomputed for the grid (h, w), exactly, at any size.
         """
         x = self.embed(tokens)  # (B, 1 + V, D')
-        positions = F.pad(sincos_positions(grid, x.shape[2]).to(x), (0, 0, 1, 0))  # the class token's is zero
+        # Of the parameters' type: under autocast x has fewer bits, and the sum, which the blocks add to, must not.
+        positions = F.pad(
+            sincos_positions(grid, x.shape[2]).to(self.mask_token), (0, 0, 1, 0)
+        )  # the class token's: 0
         places = F.pad(visible + 1, (1, 0))  # (B, 1 + V)
-        blank = self.mask_token.to(x.dtype) + positions  # (1, 1 + N, D')
+        blank = self.mask_token + positions  # (1, 1 + N, D')
         pixels = self.to_pixels(blank, x + positions[places], places, None if asked is None else asked + 1)
         return pixels if asked is not None else pixels[:, 1:]
 

@@ -65,8 +65,8 @@ class UMMAEDecoder(MAEDecoder):
         """
         grid = (hidden.shape[1], hidden.shape[2])
         cells = self.cells(tokens)  # (B, M, D')
-        positions = sincos_positions(grid, cells.shape[2]).to(cells)
-        blank = self.mask_token.to(cells.dtype) + positions  # (1, N, D')
+        positions = sincos_positions(grid, cells.shape[2]).to(self.mask_token)
+        blank = self.mask_token + positions  # (1, N, D')
         stands_at = kept.sort(dim=1).values if self.visible_pos == "official" else kept
         seen = ~hidden.flatten(1).gather(1, kept)[..., None]
         return self.to_pixels(
