@@ -36,6 +36,16 @@ ARCHS: dict[str, dict[str, Any]] = {
     "vit": {**OWN, "name": "test_vit", "family": "vit", "size": SIDE},
     "swin": {"name": "swin_tiny_patch4_window7_224", "family": "swin", "size": SIDE},
     "ummae_swin": {**OWN, "name": "ssl_zoo_ummae_swin_micro", "family": "swin", "size": SIDE},
+    "beit": {
+        "name": "beit_base_patch16_224",
+        "family": "beit",
+        "size": SIDE,
+        "embed_dim": 48,
+        "depths": None,
+        "window_size": None,
+        "depth": 2,
+        "num_heads": 3,
+    },
     "pvt": {**OWN, "name": "ssl_zoo_pvt_tiny", "family": "pvt", "size": SIDE},
 }
 Make = Callable[..., SimMIM]
@@ -79,7 +89,7 @@ def cut(image: Tensor, side: int) -> list[Tensor]:
     return [image[:, r : r + side, c : c + side].permute(1, 2, 0).flatten() for r, c in places]
 
 
-@pytest.mark.parametrize(("arch", "unit"), [("vit", 32), ("swin", 32), ("ummae_swin", 16), ("pvt", 32)])
+@pytest.mark.parametrize(("arch", "unit"), [("vit", 32), ("beit", 32), ("swin", 32), ("ummae_swin", 16), ("pvt", 32)])
 @torch.no_grad()
 def test_loss_equals_the_loops(small: Make, arch: str, unit: int) -> None:
     loss, image = watched(small(arch, unit=unit), pictures())

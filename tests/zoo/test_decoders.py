@@ -138,6 +138,15 @@ def test_gradients_reach_tokens_and_the_mask_token() -> None:
     assert model.mask_token.grad is not None and bool(model.mask_token.grad.any())
 
 
+def test_under_autocast_blocks_add_to_float32() -> None:
+    module, (tokens, visible), seen = decoder(3), inputs((6, 4)), []
+    for block in module.blocks:
+        block.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(tokens, visible, (6, 4))
+    assert seen == 3 * [torch.float32]
+
+
 def test_half_precision_keeps_its_dtype() -> None:
     tokens, visible = inputs((4, 4))
     assert decoder().bfloat16()(tokens.bfloat16(), visible, (4, 4)).dtype == torch.bfloat16
