@@ -1,9 +1,11 @@
 """The same SimCLR for the same minutes: `zoo train`, and lightly's parts in a plain loop over a torch DataLoader.
 
 ResNet-18 at 64 px from random weights, batches of 64, float32, all processors, nothing compiled, AdamW and a cosine
-that ends with the minutes; crops, colours and blur of the same strengths. Both read the same JPEG files:
-ours decodes them once, the plain loop as DataLoaders do; its workers are as many as make it fastest here. The minutes
-are of steps on both sides; what ours spends before its first step is told. Both networks are then scored alike.
+that ends with the minutes; crops, colours and blur of the same strengths. Both read the same JPEG files, whose short
+side is the recipe's `data.side`: ours decodes them once, the plain loop as DataLoaders do; its workers are as many as
+make it fastest here. Ours holds its channels side by side (`channels_last`), the plain loop as torch does. The minutes
+are of steps, and those of the plain loop last as long as ours did; what ours spends before its first step is told. Both
+networks are then scored alike.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from lightly_steps import PlainLoop
 from measure import DATA, claim
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2.functional import to_pil_image
 
 import zoo
 from zoo.cards import read_card
@@ -31,6 +34,7 @@ from zoo.sources import Source, train_and_test
 from zoo.tables import table
 from zoo.training import evaluate
 from zoo.training.cells import Asked, small
+from zoo.training.data import decode
 from zoo.training.methods import recipe
 from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
@@ -52,22 +56,23 @@ def run(data: str, minutes: float = 2.0) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         photos = Path(scratch) / "photos"
         train, test, _ = train_and_test(data, seed=SEED)
-        lay_out(train, photos / "train")
-        lay_out(test, photos / "validation")
+        lay_out(train, photos / "train", given.data.side)
+        lay_out(test, photos / "validation", given.data.side)
         found = {"ours": ours(given, photos, Path(scratch) / "ours")}
-        found["lightly"] = plain(given, photos, Path(scratch) / "ours", Path(scratch) / "lightly")
+        budget = found["ours"][1]
+        found["lightly"] = plain(given, budget, photos, Path(scratch) / "ours", Path(scratch) / "lightly")
         scores = {name: evaluate(zoo.load(str(Path(scratch) / name)), photos) for name in found}
     return told(given, found, scores)
 
 
-def lay_out(source: Source, folder: Path) -> None:
-    """The photos of a labelled source as files in class folders."""
+def lay_out(source: Source, folder: Path, side: int) -> None:
+    """The photos of a labelled source as JPEGs in class folders, their short side `side` pixels at most."""
     if source.labels is None:
         raise SystemExit(f"{source.title} has no labels, and k-NN needs them")
     for i, label in enumerate(source.labels):
         path = folder / f"{label:03d}" / f"{i:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source.read(i))
+        to_pil_image(decode(source.read(i), side)).save(path, quality=95)
 
 
 def ours(given: Recipe, photos: Path, out: Path) -> tuple[int, float]:
@@ -82,13 +87,13 @@ def ours(given: Recipe, photos: Path, out: Path) -> tuple[int, float]:
     return last["step"], last["seconds"]
 
 
-def plain(given: Recipe, photos: Path, finished: Path, out: Path) -> tuple[int, float]:
-    """Steps of the plain loop and their seconds; its network is written as ours was, with our card."""
+def plain(given: Recipe, budget: float, photos: Path, finished: Path, out: Path) -> tuple[int, float]:
+    """Steps of the plain loop in `budget` seconds; its network is written as ours was, with our card."""
     torch.manual_seed(SEED)
     dataset = LightlyDataset(str(photos / "train"), transform=views(given))
     workers = fastest(given, dataset)
     loop = PlainLoop.of("simclr", given)
-    steps, budget, began = 0, 60 * float(given.run.minutes or 0), time.monotonic()
+    steps, began = 0, time.monotonic()
     for batch in endless(loader(given, dataset, workers)):
         done = (time.monotonic() - began) / budget
         if done >= 1:

@@ -89,7 +89,9 @@ def cut(image: Tensor, side: int) -> list[Tensor]:
     return [image[:, r : r + side, c : c + side].permute(1, 2, 0).flatten() for r, c in places]
 
 
-@pytest.mark.parametrize(("arch", "unit"), [("vit", 32), ("beit", 32), ("swin", 32), ("ummae_swin", 16), ("pvt", 32)])
+@pytest.mark.parametrize(
+    ("arch", "unit"), [("vit", 32), ("beit", 32), ("swin", 32), ("ummae_swin", 16), ("pvt", 32)]
+)
 @torch.no_grad()
 def test_loss_equals_the_loops(small: Make, arch: str, unit: int) -> None:
     loss, image = watched(small(arch, unit=unit), pictures())
