@@ -21,7 +21,7 @@ MASKS: dict[str, dict[str, Any]] = {
     "UM 25 %": {"strategy": "uniform", "secondary": 0.25},
     "UM 35 %": {"strategy": "uniform", "secondary": 0.35},
 }
-STEPS = 2000
+STEPS = 800
 
 
 def cells(asked: Asked) -> list[Cell]:

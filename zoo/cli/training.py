@@ -15,7 +15,7 @@ STUDIES = {
     "augmentations": "10 runs of 20 epochs: SimCLR and BYOL without colours, grey or blur",
     "batch_size": "10 runs of 20 epochs: SimCLR and BYOL with batches of 512 down to 32",
     "methods": "9 runs of 15 minutes: every method, beside its network untrained; masked ones fine-tuned too",
-    "ummae_masks": "6 runs of 2,000 steps: the loss of UM-MAE's ways to hide patches",
+    "ummae_masks": "6 runs of 800 steps: the loss of UM-MAE's ways to hide patches",
 }
 
 
