@@ -20,6 +20,7 @@ LINES = {
     "reconstruct mae_vitt61_imagenette PHOTO --out h.png": "did you mean 'mae_vitt16_imagenette'?",
     "embed MODEL NO --out f": "no file or folder",
     "embed dino_vitt61_imagenette PHOTO --out f": "did you mean",
+    "embed dino_vitt61_imagenette NO --out f": "no model 'dino_vitt61_imagenette'",  # before all images are listed
     "embed MODEL PHOTO --out f --backend onnx": "holds no exported graph",
     "show dino_vitt61_imagenette": "did you mean",
     "evaluate MODEL NO": "no file or folder",

@@ -129,6 +129,14 @@ def add_backend(parser: Parser) -> None:
     )
 
 
+def check_model(arguments: argparse.Namespace) -> None:
+    """Raise what `load_model` would of a wrong name: before torch is imported or many images listed, both slow."""
+    if getattr(arguments, "backend", None) == "onnx":
+        room("export.folder").export_folder(arguments.model)
+    else:
+        find(arguments.model)
+
+
 def load_model(arguments: argparse.Namespace, size: int | None = None) -> Encoder:
     """The encoder the words of `add_model` and `add_backend` ask for, evaluated at `size` pixels where given."""
     backend = getattr(arguments, "backend", None)  # None: a command that knows only PyTorch's
@@ -136,7 +144,7 @@ def load_model(arguments: argparse.Namespace, size: int | None = None) -> Encode
         return _exported(arguments, size)
     if backend == "torch" and arguments.precision:
         raise UsageError("--precision chooses among exported graphs; add --backend onnx")
-    find(arguments.model)  # a wrong name is told before torch is imported, which takes seconds
+    check_model(arguments)
     from zoo.loading import load
 
     return load(arguments.model, weights=arguments.weights, device=arguments.device, size=size)
@@ -148,7 +156,7 @@ def _exported(arguments: argparse.Namespace, size: int | None) -> Encoder:
         raise UsageError(
             "--weights are PyTorch's, and an exported graph holds its own; leave out one of the two"
         )
-    room("export.folder").export_folder(arguments.model)
+    check_model(arguments)
     providers = None if arguments.device == "auto" else (arguments.device,)
     encoder: Encoder = room("export.runtime").OnnxEncoder(
         arguments.model, providers=providers, precision=arguments.precision, size=size

@@ -8,7 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments import Command, Parser, UsageError, add_backend, add_model, listed, load_model
+from zoo.cli.arguments import (
+    Command,
+    Parser,
+    UsageError,
+    add_backend,
+    add_model,
+    check_model,
+    listed,
+    load_model,
+)
 from zoo.cli.rooms import room
 from zoo.files import write_json
 from zoo.found import check_exists
@@ -69,6 +78,7 @@ def _embed_arguments(parser: Parser) -> None:
 
 
 def _embed(arguments: argparse.Namespace) -> None:
+    check_model(arguments)
     source = open_source(arguments.source)  # what is missing is told before torch is imported
     encoder = load_model(arguments)
     from zoo.extraction import extract
@@ -164,6 +174,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     check_protocols(arguments.protocol, (*PROTOCOLS, *TRAINING))
     if arguments.knobs and not set(arguments.protocol) & set(TRAINING):
         raise UsageError(f"{arguments.knobs[0]} is a knob of the protocols that train: {', '.join(TRAINING)}")
+    check_model(arguments)
     train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)
     if arguments.limit is not None:
         if arguments.limit < 1:
