@@ -155,6 +155,8 @@ def test_list_takes_patterns_and_filters(capsys: pytest.CaptureFixture[str]) -> 
 def test_list_is_markdown_for_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = answer(capsys, "list", "--markdown", "methods")
     assert out.startswith("| method |") and "[DINO](https://" in out
+    _, out, _ = answer(capsys, "list", "--markdown", "trained")
+    assert out.startswith("| model | method |") and f"[`{MAE}`](model_cards/" in out
     assert "did you mean 'models'?" in refusal(capsys, "list", "--markdown", "model")
 
 

@@ -51,7 +51,7 @@ def _model_row(card: ModelCard) -> list[str]:
         where = f" ({found.dataset})" if found and found.dataset != IMAGENET else ""
         numbers.append(f"{found.value:.1f}{where}" if found else "")
     permitted = ", no commercial use" if card.permission == "no" else ""
-    return [_link(card, "../"), count(card.parameters), f"{card.transform.size} px", *numbers,
+    return [link(card, "../"), count(card.parameters), f"{card.transform.size} px", *numbers,
             _licence(card) + permitted, weights(card)]  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def _method_row(cards: Sequence[ModelCard]) -> list[str]:
     return [
         f"[{method_title(typical)}]({typical.paper})" if typical.method != "supervised" else "supervised",
         typical.approach or typical.kind,
-        f"{models}{_link(typical)}",
+        f"{models}{link(typical)}",
         *(_best(cards, column) for column in NUMBERS),
         ", ".join(sorted({_licence(card) for card in released or cards})),
     ]
@@ -88,7 +88,8 @@ def _licence(card: ModelCard) -> str:
     return str(card.hub.get("license_name", card.licence))
 
 
-def _link(card: ModelCard, root: str = "") -> str:
+def link(card: ModelCard, root: str = "") -> str:
+    """A model's name, leading to its card from the folder that `root` leads out of."""
     assert card.path is not None  # read from a file
     place = card.path.relative_to(registry.MODEL_CARDS).as_posix()
     return f"[`{card.name}`]({root}model_cards/{place})"

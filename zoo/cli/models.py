@@ -16,10 +16,14 @@ from zoo.cli.listing import facts, listing
 from zoo.cli.markdown import methods_table, models_page
 from zoo.cli.rooms import room
 from zoo.cli.showing import show
+from zoo.cli.trained import trained_table
 from zoo.errors import did_you_mean
 from zoo.pulling import find
 from zoo.repos import list_repos
 from zoo.tables import printable
+
+# Made from the cards: docs/models.md, and the README's tables of published methods and of what was trained here.
+MARKDOWN = {"models": models_page, "methods": methods_table, "trained": trained_table}
 
 
 def _list_arguments(parser: Parser) -> None:
@@ -39,16 +43,15 @@ def _list_arguments(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--markdown",
-        type=one_of("models", "methods"),
+        type=one_of(*MARKDOWN),
         metavar="WHAT",
-        help="print docs/models.md (models) or the README's table (methods), of all that come with the zoo",
+        help="print docs/models.md (models) or a table of the README (methods, trained), of all that come with the zoo",
     )
 
 
 def _list(arguments: argparse.Namespace) -> None:
     if arguments.markdown:
-        page = models_page if arguments.markdown == "models" else methods_table
-        print(page(registry.own_cards()).rstrip())
+        print(MARKDOWN[arguments.markdown](registry.own_cards()).rstrip())
         return
     # As one types it: in any case, and without wildcards any part of a name.
     pattern = arguments.pattern.lower()
