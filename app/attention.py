@@ -13,12 +13,9 @@ from zoo.app.limits import PATCHES
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported
 from zoo.features import Features
-from zoo.pictures import FINE_GRID, as_seen, attention_tiles
+from zoo.pictures import FINE_GRID, as_seen, attention_tiles, enlarged
 
 Query = Literal["cls"] | tuple[int, int]
-
-# Pixels a patch at most counts for where a photo is enlarged: a pyramid's last stage is coarser than what it looks at.
-FINEST = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +64,7 @@ def seen(encoder: Encoder, image: Image.Image, patches: int = FINE_GRID) -> Tens
     """The photo as the encoder gets it, (3, H, W) in [0, 1]: its short side of `patches`, or as many as are allowed."""
     aspect = max(image.size) / min(image.size)
     allowed = max(2, min(patches, math.isqrt(int(PATCHES / aspect))))
-    size = max(1, round(allowed * min(encoder.stride, FINEST) / encoder.stride)) * encoder.stride
-    return as_seen(encoder, image, fit="whole", size=size)
+    return as_seen(encoder, image, fit="whole", size=enlarged(encoder.stride, allowed))
 
 
 def tokens(encoder: Encoder, photo: Tensor, block: int = -1) -> Features:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from zoo.app.attention import attend
 from zoo.app.neighbours import Neighbours, neighbours
-from zoo.app.similarity import colour_picture
+from zoo.colours import colour_picture
 from zoo.encoder import Encoder
 from zoo.features import Features
 from zoo.pictures import heat_over, resized, tile_size, to_picture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from zoo.app.masks import Asked
 from zoo.encoder import Encoder
-from zoo.errors import MaskError, Unsupported
+from zoo.errors import Unsupported
+from zoo.one_mask import common_grid, common_size, cropped
 from zoo.pictures import BORROWED
 from zoo.reconstruction import Reconstruction
 
@@ -58,39 +58,9 @@ def imagine(encoders: Sequence[Encoder], image: Image.Image, asked: Asked) -> Sc
     return Scene(photo, mask, tuple(_imagined(encoder, photo, mask, asked) for encoder in encoders))
 
 
-def cropped(encoder: Encoder, image: Image.Image, size: int) -> Tensor:
-    """(1, 3, size, size) uint8: what the encoder's evaluation transform leaves of a photo, before it is normalised."""
-    levels = replace(encoder.transform, size=size).levels(image)  # (S, S, 3)
-    return torch.from_numpy(levels).permute(2, 0, 1)[None]
-
-
-def common_size(encoders: Sequence[Encoder]) -> int:
-    """Pixels of a square image that all of these can mask, the nearest to the first one's own size."""
-    unit, own = math.lcm(*map(_unit, encoders)), encoders[0].size
-    return own if own % unit == 0 else max(1, round(own / unit)) * unit
-
-
-def common_grid(encoders: Sequence[Encoder], size: int) -> tuple[int, int]:
-    """The finest grid that divides all of their masks' grids."""
-    side = math.gcd(*(encoder.mask_grid(size, size)[0] for encoder in encoders))
-    if side < 2:
-        names = ", ".join(encoder.card.name for encoder in encoders)
-        raise MaskError(f"{names}: their patches share no grid at {size} pixels; compare fewer of them")
-    return side, side
-
-
-def _unit(encoder: Encoder) -> int:
-    """What the side of an image must be a multiple of. UM-MAE's pyramids see an image of half the side."""
-    spec = encoder.card.decoder
-    if spec is None:
-        raise Unsupported(f"{encoder.card.name} has no decoder, so it imagines nothing; choose another")
-    halves = spec.kind == "ummae" and encoder.stride > spec.mask_patch
-    return math.lcm(spec.mask_patch, encoder.stride * (2 if halves else 1))
-
-
 def _imagined(encoder: Encoder, photo: Tensor, mask: Tensor, asked: Asked) -> Imagined:
     spec = encoder.card.decoder
-    assert spec is not None  # _unit has seen to it
+    assert spec is not None  # common_size has seen to it
     secondary = asked.secondary if spec.secondary is not None and asked.secondary > 0 else None
     rec = encoder.reconstruct(photo, mask, secondary=secondary, seed=asked.seed)
     down, across = (mine // given for mine, given in zip(rec.mask.shape[1:], mask.shape, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from zoo.cli.galleries import MOST, PICTURES
 from zoo.cli.markdown import methods_table, models_page
 from zoo.cli.trained import trained_table
 from zoo.registry import MODEL_CARDS, own_cards
@@ -41,6 +42,18 @@ def test_the_table_of_methods_is_the_one_the_cards_make() -> None:
 def test_the_page_of_models_is_the_one_the_cards_make() -> None:
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     assert page == models_page(own_cards()), "zoo list --markdown models > docs/models.md"
+
+
+def test_the_gallery_is_of_models_that_exist_and_opens_quickly() -> None:
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    command = re.search(r"zoo gallery [^`]*", page)
+    assert command is not None
+    words = command[0].replace("\\", "").split()[3:]
+    named = {word for word in words if not word.startswith("-")} - {"docs/gallery"}
+    assert len(named) >= 3 and named <= {card.name for card in own_cards()}
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
+    assert {Path(picture).name for picture in pictures} == set(PICTURES)
+    assert all(0 < (ROOT / "docs" / picture).stat().st_size <= MOST for picture in pictures)
 
 
 def test_the_links_of_the_tables_lead_somewhere() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from zoo.pictures import FAINT, INK, MARGIN, PAPER
+from zoo.sheets import FAINT, INK, MARGIN, PAPER, drawable, wrapped
 
 # Told apart by the colour-blind too, and each by its own shape.
 SERIES = ((31, 95, 174), (214, 96, 20))
@@ -38,7 +38,7 @@ def interval_chart(
     left = 2 * MARGIN + math.ceil(names / SHARP)
     top = MARGIN + TITLE + 16 + SMALL + 18
     bottom = top + ROW * len(bars)
-    footing = _wrapped(footer, small, (left + AXIS - MARGIN) * SHARP)
+    footing = wrapped(footer, small, (left + AXIS - MARGIN) * SHARP)
     size = (left + AXIS + 2 * MARGIN, bottom + 34 + (SMALL + 8) * len(footing) + MARGIN)
     picture = Image.new("RGB", (size[0] * SHARP, size[1] * SHARP), PAPER)
     pen = _Pen(ImageDraw.Draw(picture))
@@ -106,7 +106,7 @@ class _Pen:
         self, at: tuple[float, float], text: str, colour: tuple[int, ...], size: int, anchor: str = "lt"
     ) -> float:
         """Write `text`; where it ends on the right."""
-        font = ImageFont.load_default(size * SHARP)
+        font, text = ImageFont.load_default(size * SHARP), drawable(text)
         self.draw.text((at[0] * SHARP, at[1] * SHARP), text, fill=colour, font=font, anchor=anchor)
         return at[0] + font.getlength(text) / SHARP
 
@@ -142,19 +142,3 @@ def _ticks(bars: Sequence[Bar]) -> list[float]:
     )
     first, last = math.floor(low / step), math.ceil(high / step)
     return [step * number for number in range(first, max(last, first + 1) + 1)]
-
-
-def _wrapped(
-    lines: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
-) -> list[str]:
-    """Sentences in lines of at most `width` of the font's pixels."""
-    found: list[str] = []
-    for line in lines:
-        found.append("")
-        for word in line.split():
-            longer = f"{found[-1]} {word}".strip()
-            if found[-1] and font.getlength(longer) > width:
-                found.append(word)
-            else:
-                found[-1] = longer
-    return found

@@ -14,9 +14,10 @@ from zoo.encoder import Encoder
 from zoo.errors import DataError
 from zoo.features import Features
 from zoo.loading import load
-from zoo.pictures import Row, as_seen, attention_tiles, reconstruction_panel, sheet
+from zoo.pictures import as_seen, attention_tiles, reconstruction_panel
 from zoo.registry import MODEL_CARDS
 from zoo.saving import save_picture
+from zoo.sheets import Row, sheet
 from zoo.tables import table
 
 DINO, MAE = "dino_vitt16_imagenette", "mae_vitt16_imagenette"

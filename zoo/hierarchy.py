@@ -14,7 +14,8 @@ from torch import Tensor
 
 from zoo.errors import Unsupported
 from zoo.families import swin
-from zoo.pictures import Row, resized, sheet, tile_size, to_picture
+from zoo.pictures import resized, tile_size, to_picture
+from zoo.sheets import Row, sheet
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder

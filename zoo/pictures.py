@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from zoo.attention_maps import top_mass
+from zoo.sheets import PAPER, Row, sheet
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -20,10 +18,6 @@ if TYPE_CHECKING:
     from zoo.reconstruction import Reconstruction
 
 Array = npt.NDArray[np.float32]
-
-PAPER, INK, FAINT = (255, 255, 255), (31, 35, 40), (101, 109, 118)
-GAP, MARGIN = 14, 24
-LABEL, CAPTION, TITLE = 17, 16, 22
 
 # Nine even stops of matplotlib's inferno (CC0): equal steps look equally large, and lightness alone keeps the order.
 HEAT = np.array([
@@ -33,20 +27,13 @@ HEAT = np.array([
 
 # Fine enough for the outline of an object, coarse enough to see single patches.
 FINE_GRID = 28
+# Pixels a patch at most counts for where a photo is enlarged: a pyramid's last stage is coarser than what it looks at.
+FINEST = 16
 
 RECONSTRUCTED = ("original", "masked", "predicted", "composite")
 BORROWED = (
     "The picture borrows the mean and variance of every hidden patch: this model predicts normalised pixels."
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a sheet: its tiles from left to right, a label above each, one caption below them all."""
-
-    tiles: Sequence[Image.Image]
-    labels: Sequence[str] = ()
-    caption: str = ""
 
 
 def as_seen(encoder: Encoder, image: ImageSource, *, fit: str = "whole", size: int | None = None) -> Tensor:
@@ -58,6 +45,11 @@ def as_seen(encoder: Encoder, image: ImageSource, *, fit: str = "whole", size: i
     return encoder.transform.denormalise(encoder.transform.pixels(image, encoder.stride, fit, short)).clamp(
         0, 1
     )
+
+
+def enlarged(stride: int, patches: int = FINE_GRID) -> int:
+    """Pixels of the short side of a photo that is enlarged to so many patches, of 16 px where the stride is coarser."""
+    return max(1, round(patches * min(stride, FINEST) / stride)) * stride
 
 
 def outlined(image: Tensor, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor:
@@ -98,7 +90,7 @@ def attention_tiles(
     photo = resized(to_picture(image), size)
     mean = heads.mean(dim=0)
     heat = [heat_over(photo, head) for head in (*heads, mean)]
-    tiles = [photo, *heat, _spotlight(photo, top_mass(mean, share))]
+    tiles = [photo, *heat, spotlight(photo, top_mass(mean, share))]
     return tiles, [
         "photo",
         *(f"head {i}" for i in range(len(heads))),
@@ -147,29 +139,6 @@ def reconstruction_caption(
     return " · ".join([*parts, f"error {float(rec.error[index]):.4f}"])
 
 
-def sheet(rows: Sequence[Row], *, title: str = "", footer: str = "") -> Image.Image:
-    """Rows of tiles on white paper; columns are as wide as their widest tile, tiles are centred in them."""
-    count = max(len(row.tiles) for row in rows)
-    widths = [max(row.tiles[c].width for row in rows if c < len(row.tiles)) for c in range(count)]
-    heights = [_row_height(row) for row in rows]
-    heading, small = ImageFont.load_default(TITLE), ImageFont.load_default(CAPTION)
-    lines = [
-        heading.getlength(title),
-        *(small.getlength(text) for text in (footer, *(r.caption for r in rows))),
-    ]
-    width = max(sum(widths) + GAP * (count - 1), *map(math.ceil, lines))
-    top = MARGIN + (TITLE + GAP if title else 0)
-    height = top + sum(heights) + GAP * (len(rows) - 1) + (GAP + CAPTION if footer else 0) + MARGIN
-    picture = Image.new("RGB", (width + 2 * MARGIN, height), PAPER)
-    draw = ImageDraw.Draw(picture)
-    _write(draw, (MARGIN, MARGIN), title, TITLE, INK)
-    for row, row_height in zip(rows, heights, strict=True):
-        _draw_row(picture, draw, row, widths, top)
-        top += row_height + GAP
-    _write(draw, (MARGIN, top), footer, CAPTION, FAINT)
-    return picture
-
-
 def heat_colours(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Colours of values in [0, 1] (...) -> (..., 3) uint8, dark for 0 and bright for 1."""
     stops = np.linspace(0.0, 1.0, len(HEAT))
@@ -184,7 +153,7 @@ def heat_over(photo: Image.Image, head: Tensor) -> Image.Image:
     return Image.blend(photo.convert("L").convert("RGB"), heat, 0.78)
 
 
-def _spotlight(photo: Image.Image, mask: Tensor) -> Image.Image:
+def spotlight(photo: Image.Image, mask: Tensor) -> Image.Image:
     """The photo where the mask (h, w) is True, a pale ghost of it elsewhere."""
     stencil = Image.fromarray(mask.cpu().numpy().astype(np.uint8) * 255)
     ghost = Image.blend(photo.convert("L").convert("RGB"), Image.new("RGB", photo.size, PAPER), 0.8)
@@ -218,35 +187,3 @@ def tile_size(image: Tensor, tile: int) -> tuple[int, int]:
 def _columns(tiles: int) -> int:
     """How many columns leave the fewest holes: up to six in one row, else three to six, the wider first."""
     return tiles if tiles <= 6 else min((6, 5, 4, 3), key=lambda columns: -tiles % columns)
-
-
-def _row_height(row: Row) -> int:
-    label = LABEL + 8 if row.labels else 0
-    return label + max(tile.height for tile in row.tiles) + (CAPTION + 10 if row.caption else 0)
-
-
-def _draw_row(
-    picture: Image.Image, draw: ImageDraw.ImageDraw, row: Row, widths: Sequence[int], top: int
-) -> None:
-    """Labels, tiles and caption of one row whose upper edge is at `top`."""
-    bottom = top + _row_height(row)
-    upper = top + (LABEL + 8 if row.labels else 0)
-    left = MARGIN
-    for column, (tile, width) in enumerate(zip(row.tiles, widths, strict=False)):
-        if row.labels:
-            _write(draw, (left + width // 2, top), row.labels[column], LABEL, INK, "mt")
-        picture.paste(tile, (left + (width - tile.width) // 2, upper))
-        left += width + GAP
-    _write(draw, (MARGIN, bottom - CAPTION), row.caption, CAPTION, FAINT)
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    text: str,
-    size: int,
-    colour: tuple[int, int, int],
-    anchor: str = "lt",
-) -> None:
-    """Text in PIL's own font, which has no × and would draw an empty box."""
-    draw.text(at, text.replace("×", "x"), fill=colour, font=ImageFont.load_default(size), anchor=anchor)

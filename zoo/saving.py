@@ -11,6 +11,7 @@ from zoo.files import atomic_write
 if TYPE_CHECKING:
     from PIL import Image
 
+QUALITIES = (92, 84, 76, 68, 60, 52, 44)
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -23,12 +24,19 @@ def picture_format(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
-def save_picture(image: Image.Image, path: str | Path) -> Path:
-    """Write a png, jpg or webp, whole or not at all. Raises ImageError for another suffix or a folder that refuses."""
+def save_picture(image: Image.Image, path: str | Path, *, most: int | None = None) -> Path:
+    """Write a png, jpg or webp, whole or not at all.
+
+    most: bytes; of jpg and webp the best quality that takes no more is written, or else the lowest.
+    Raises ImageError for another suffix or a folder that refuses.
+    """
     kind = picture_format(path)
     try:
         with atomic_write(path) as temporary:
-            image.save(temporary, format=kind, quality=92)
+            for quality in QUALITIES:
+                image.save(temporary, format=kind, quality=quality)
+                if most is None or temporary.stat().st_size <= most:
+                    break
     except OSError as error:
         reason = error.strerror or error
         raise ImageError(f"cannot write {str(path)!r}: {reason}; choose a folder you may write to") from error

@@ -124,6 +124,12 @@ def open_source(spec: str | Path, split: str | None = None) -> Source:
     return _opened(look(spec), split)
 
 
+def held_or_all(spec: str | Path) -> Source:
+    """The images that `spec` holds back to validate or test on, or all of them where it is not divided."""
+    found = look(spec)
+    return _opened(found, found.held)
+
+
 def splits(spec: str | Path) -> list[str]:
     """Which of train, validation and test `spec` is divided into; an empty list where it is not divided."""
     return look(spec).present

@@ -23,7 +23,8 @@ from zoo.app.pages.parts import (
 )
 from zoo.app.photos import FIRST, examples
 from zoo.app.shelf import Shelf
-from zoo.app.similarity import colour_picture, marked, patch_at, similarity_picture
+from zoo.app.similarity import marked, patch_at, similarity_picture
+from zoo.colours import colour_picture
 from zoo.encoder import Encoder
 from zoo.pictures import FINE_GRID, resized, tile_size, to_picture
 

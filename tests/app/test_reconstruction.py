@@ -11,13 +11,15 @@ from PIL import Image, ImageChops
 from zoo.app.masks import PAINTED, Asked, read_mask
 from zoo.app.pages.reconstruction import pictures, told
 from zoo.app.photos import examples
-from zoo.app.reconstruction import common_grid, common_size, imagine
+from zoo.app.reconstruction import imagine
 from zoo.cli import main
 from zoo.encoder import Encoder
 from zoo.errors import MaskError, Unsupported
 from zoo.images import read_image
 from zoo.masking import draw_mask
-from zoo.pictures import BORROWED, RECONSTRUCTED, Row, reconstruction_caption, sheet
+from zoo.one_mask import common_grid, common_size
+from zoo.pictures import BORROWED, RECONSTRUCTED, reconstruction_caption
+from zoo.sheets import Row, sheet
 
 STROKE = "/".join(["01111110", "01111110", "00000000", "00010000"] * 2)
 

@@ -1,4 +1,4 @@
-"""Similarity and colours, beside slow twins in numpy."""
+"""Similarity, beside a slow twin in numpy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.app.similarity import colour_picture, patch_at, patch_similarity, pca_colours, similarity_picture
+from zoo.app.similarity import patch_at, patch_similarity, similarity_picture
+from zoo.colours import colour_picture
 from zoo.errors import SizeError
 from zoo.features import Features
 
@@ -29,26 +30,6 @@ def test_similarity_is_the_cosine() -> None:
             assert float(found[row, column]) == pytest.approx(cosine, abs=1e-5)
     with pytest.raises(SizeError, match="outside the grid"):
         patch_similarity(given, (5, 0))
-
-
-def test_colours_are_the_main_directions() -> None:
-    given = features()
-    vectors = given.patches[0].double().numpy()
-    centred = vectors - vectors.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T @ centred)  # ascending
-    found = pca_colours(given).flatten(1).numpy()
-    for channel in range(3):
-        scores = centred @ directions[:, -1 - channel]
-        scores *= np.sign(scores[np.abs(scores).argmax()])
-        low, high = np.quantile(scores, (0.02, 0.98))
-        np.testing.assert_allclose(found[channel], np.clip((scores - low) / (high - low), 0, 1), atol=1e-5)
-
-
-def test_where_nothing_differs_all_is_grey() -> None:
-    patches = torch.ones(1, 6, 8)
-    assert pca_colours(Features(patches[:, 0], None, patches, (2, 3))).eq(0.5).all()
-    one = torch.ones(1, 1, 2)
-    assert pca_colours(Features(one[:, 0], None, one, (1, 1))).shape == (3, 1, 1)
 
 
 @pytest.mark.parametrize(

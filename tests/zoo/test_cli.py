@@ -19,7 +19,19 @@ from zoo.cli.measuring import PHRASES
 from zoo.protocols import PROTOCOLS, TRAINING
 from zoo.tables import pairs, table
 
-COMMANDS = ["list", "show", "register", "remove", "pull", "verify", "push", "attend", "reconstruct", "demo"]
+COMMANDS = [
+    "list",
+    "show",
+    "register",
+    "remove",
+    "pull",
+    "verify",
+    "push",
+    "attend",
+    "reconstruct",
+    "gallery",
+    "demo",
+]
 COMMANDS += ["embed", "evaluate", "compare", "train", "study", "methods", "recipes", "export", "bench", "app"]
 DINO, MAE = "dino_vitt16_imagenette", "mae_vitt16_imagenette"
 

@@ -13,9 +13,14 @@ import torch
 from PIL import Image
 
 from zoo.attention_maps import top_mass
+from zoo.cards import read_card
+from zoo.cli import main
 from zoo.encoder import Encoder
 from zoo.errors import DataError
-from zoo.evaluate.foreground import BOXES, foreground_scores
+from zoo.evaluate.foreground import BOXES, beside_untrained, foreground_scores
+from zoo.evaluate.results import foreground_results
+from zoo.folders import write_folder
+from zoo.loading import untrained
 from zoo.registry import MODEL_CARDS
 
 PHOTOS = sorted((MODEL_CARDS / "photos").glob("*.jpg"))
@@ -76,6 +81,44 @@ def test_scores_equal_a_pixel_by_pixel_count(tiny: Encoder, pets: Path) -> None:
     assert scores["centre_box"] == pytest.approx(np.mean(boxes), abs=1e-5)
     assert scores["whole_image"] == pytest.approx(np.mean(whole), abs=1e-5)
     assert side in BOXES and torch.tensor(whole).mean() < 0.35
+
+
+def test_the_untrained_architecture_stands_beside(tiny: Encoder, pets: Path) -> None:
+    pets = pets / "pets.parquet"
+    trained, bare = beside_untrained(tiny, pets, patches=4, choosing=2)
+    assert trained == foreground_scores(tiny, pets, patches=4, choosing=2)
+    again = foreground_scores(untrained(tiny), pets, patches=4, choosing=2)
+    assert bare == {**again, "features": "untrained"} and bare["iou"] != trained["iou"]
+    assert bare["centre_box"] == trained["centre_box"]  # it is the same for both
+    results = [each for row in (trained, bare) for each in foreground_results(row, "zoo evaluate …")]
+    told = {each.task: each.value for each in results}
+    assert told == {
+        "foreground": round(trained["iou"], 3),
+        "foreground, centred box": round(trained["centre_box"], 3),
+        "foreground, whole image": round(trained["whole_image"], 3),
+        "foreground, untrained": round(bare["iou"], 3),
+    }
+    assert {each.metric for each in results} == {"IoU"} and {each.dataset for each in results} == {"pets"}
+    assert results[0].settings["head"] == trained["settings"]["head"] and "head" not in results[1].settings
+
+
+def test_the_scores_go_onto_the_card(
+    tiny: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, trimap = np.full((16, 16, 3), 90, np.uint8), np.full((16, 16), 2, np.uint8)
+    trimap[:8, :8] = 1
+    row = {"image": {"bytes": encoded(photo), "path": None}, "trimap": {"bytes": encoded(trimap)}}
+    pq.write_table(pa.Table.from_pylist([row] * 102), tmp_path / "pets.parquet")
+    model = tmp_path / "mine"
+    write_folder(model, tiny.card, tiny.module, tiny.decoder, "# mine")
+    words = ["evaluate", str(model), str(tmp_path / "pets.parquet"), "--protocol", "foreground"]
+    assert main([*words, "--limit", "3"]) == 2 and "stands on its own" in capsys.readouterr().err
+    assert main([*words, "--baselines", "--write-card", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert ", trained" in out and ", untrained" in out and "a centred box" in out and "2 images" in out
+    found = {each.task: each for each in read_card(model).results}
+    assert len(found) == 4 and found["foreground"].command.endswith("--protocol foreground --baselines")
+    assert found["foreground, whole image"].value == 0.25
 
 
 def iou_of(mask: np.ndarray, trimap: np.ndarray) -> float:

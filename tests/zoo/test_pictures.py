@@ -13,7 +13,6 @@ from PIL import Image
 
 from zoo.errors import ImageError
 from zoo.pictures import (
-    Row,
     as_seen,
     attention_panel,
     attention_tiles,
@@ -21,7 +20,6 @@ from zoo.pictures import (
     outlined,
     reconstruction_caption,
     reconstruction_panel,
-    sheet,
 )
 from zoo.saving import save_picture
 from zoo.transforms import Transform
@@ -151,18 +149,6 @@ def test_borrowed_statistics_are_owned_up_to() -> None:
         reconstruction_panel(reconstruction(1, borrows=borrows), tile=100) for borrows in (False, True)
     )
     assert honest.height > plain.height
-
-
-def test_a_sheet_takes_rows_of_unequal_length_and_size() -> None:
-    wide = Image.new("RGB", (30, 10))
-    picture = sheet([Row([TINY, wide], ("a", "b")), Row([wide])])
-    assert picture.width == 2 * 24 + 30 + 30 + 14
-
-
-@pytest.mark.parametrize("text", ["title", "footer"])
-def test_a_sheet_is_as_wide_as_what_it_says(text: str) -> None:
-    widths = [sheet([Row([TINY])], **{text: "a long line " * count}).width for count in (10, 20)]
-    assert widths[0] > 500 and widths[1] > 1.8 * widths[0] - 100
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])

@@ -68,9 +68,20 @@ def _run(words: list[str]) -> None:
 
 
 def _commands() -> list[Command]:
-    from zoo.cli import benching, comparing, exporting, hub, looking, measuring, models, serving, training
+    from zoo.cli import (
+        benching,
+        comparing,
+        exporting,
+        galleries,
+        hub,
+        looking,
+        measuring,
+        models,
+        serving,
+        training,
+    )
 
-    rooms = (models, hub, looking, measuring, comparing, benching, training, exporting, serving)
+    rooms = (models, hub, looking, galleries, measuring, comparing, benching, training, exporting, serving)
     return [command for room in rooms for command in room.COMMANDS]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,14 @@ from zoo.cli.arguments import (
 from zoo.cli.rooms import room
 from zoo.files import write_json
 from zoo.found import check_exists
-from zoo.protocols import PROTOCOLS, TRAINING, UNTRAINED, check_protocols
+from zoo.protocols import PROTOCOLS, TRAINED, TRAINING, UNTRAINED, check_protocols
 from zoo.registry import card, find
 from zoo.sources import open_source, train_and_test
 from zoo.tables import table
 from zoo.words import counted
 
 if TYPE_CHECKING:
+    from zoo.cards import Result
     from zoo.encoder import Encoder
     from zoo.sources import Source
 
@@ -164,11 +166,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.write_card:
         find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
     if "foreground" in arguments.protocol:
-        others = (arguments.write_card, arguments.baselines, arguments.test, arguments.limit is not None)
-        if len(arguments.protocol) > 1 or any(others):
+        if len(arguments.protocol) > 1 or arguments.test or arguments.limit is not None:
             raise UsageError(
-                "--protocol foreground stands on its own: without other protocols, --test, --limit, --baselines "
-                "and --write-card"
+                "--protocol foreground stands on its own: without other protocols, --test and --limit"
             )
         return _foreground(arguments)
     check_protocols(arguments.protocol, (*PROTOCOLS, *TRAINING))
@@ -188,7 +188,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         write_json(arguments.json, scores)
     if arguments.write_card:
-        _write_card(arguments, scores, test)
+        from zoo.evaluate.results import results_of
+
+        told = [results_of(score, test, _command(arguments, score["protocol"])) for score in scores]
+        _write_card(arguments, [result for each in told for result in each])
 
 
 def _scores(
@@ -216,17 +219,30 @@ def _foreground(arguments: argparse.Namespace) -> None:
     """Foreground IoU of attention needs object masks, not labels."""
     check_exists(arguments.data)
     encoder = load_model(arguments, arguments.size)
-    from zoo.evaluate.foreground import foreground_scores
+    from zoo.evaluate.foreground import beside_untrained, foreground_scores
+    from zoo.evaluate.results import foreground_results
 
-    score = foreground_scores(encoder, arguments.data)
+    if arguments.baselines:
+        scores = beside_untrained(encoder, arguments.data)
+    else:
+        features = UNTRAINED if arguments.weights == "random" else TRAINED
+        scores = [{**foreground_scores(encoder, arguments.data), "features": features}]
     rows = [
-        [f"attention of head {score['settings']['head']}", f"{score['iou']:.3f}"],
-        [f"a centred box, {score['settings']['box_side']:.2f} of each side", f"{score['centre_box']:.3f}"],
-        ["the whole image", f"{score['whole_image']:.3f}"],
+        [f"attention of head {score['settings']['head']}, {score['features']}", f"{score['iou']:.3f}"]
+        for score in scores
+    ] + [
+        [
+            f"a centred box, {scores[0]['settings']['box_side']:.2f} of each side",
+            f"{scores[0]['centre_box']:.3f}",
+        ],
+        ["the whole image", f"{scores[0]['whole_image']:.3f}"],
     ]
-    print(table([f"IoU with the object in {score['n_test']} images", "mean"], rows, right=["mean"]))
+    print(table([f"IoU with the object in {scores[0]['n_test']} images", "mean"], rows, right=["mean"]))
     if arguments.json:
-        write_json(arguments.json, [score])
+        write_json(arguments.json, scores)
+    if arguments.write_card:
+        command = _command(arguments, "foreground")
+        _write_card(arguments, [each for score in scores for each in foreground_results(score, command)])
 
 
 def _told(score: dict[str, Any]) -> tuple[str, str, str]:
@@ -245,16 +261,11 @@ def _told(score: dict[str, Any]) -> tuple[str, str, str]:
     return "reconstruction", "decoder", f"{told} (a smooth fill: {score['smooth_ratio']:.2f} ×)"
 
 
-def _write_card(arguments: argparse.Namespace, scores: list[dict[str, Any]], test: Source) -> None:
-    """Put the scores on the model's card."""
+def _write_card(arguments: argparse.Namespace, results: Sequence[Result]) -> None:
+    """Put the results on the model's card."""
     from zoo.cards import write_card
-    from zoo.evaluate.results import results_of, with_results
+    from zoo.evaluate.results import with_results
 
-    results = [
-        result
-        for score in scores
-        for result in results_of(score, test, _command(arguments, score["protocol"]))
-    ]
     # Read anew: an encoder loaded at another size carries a card of that size.
     file = write_card(with_results(card(arguments.model), results), find(arguments.model))
     print(f"wrote the scores into {file}", file=sys.stderr)

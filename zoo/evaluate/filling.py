@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from zoo.encoder import Encoder
+    from zoo.reconstruction import Reconstruction
 
 BATCH = 64
 
@@ -87,13 +88,16 @@ def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str
 def _errors(encoder: Encoder, pictures: list[Image], seed: int) -> Tensor:
     """(B, 3): errors of the model, the mean fill and the smooth fill."""
     rec = encoder.reconstruct(pictures, seed=seed)
+    return torch.cat([rec.error[:, None], fill_errors(rec)], 1).double()
+
+
+def fill_errors(rec: Reconstruction) -> Tensor:
+    """(B, 2): what the mean and the smooth fill make of the pixels that were hidden for a reconstruction."""
     patch = rec.image.shape[-1] // rec.mask.shape[-1]
     holes = hidden_pixels(rec.mask, patch)
     target, flat = patchify(rec.image, patch), rec.mask.flatten(1)
     fills = (mean_fill(rec.image, holes), smooth_fill(rec.image, holes, SMOOTH_SIGMA * patch))
-    return torch.stack(
-        [rec.error, *(hidden_error(patchify(f, patch), target, flat) for f in fills)], 1
-    ).double()
+    return torch.stack([hidden_error(patchify(fill, patch), target, flat) for fill in fills], 1)
 
 
 def _batches(count: int) -> Iterator[range]:

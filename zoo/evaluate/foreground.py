@@ -20,6 +20,7 @@ from zoo.attention_maps import iou, top_mass
 from zoo.errors import DataError
 from zoo.images import read_image
 from zoo.progress import track
+from zoo.protocols import TRAINED, UNTRAINED
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -51,6 +52,7 @@ def foreground_scores(
     return {
         "protocol": "foreground",
         "model": encoder.card.name,
+        "features": TRAINED,
         "test": Path(data).stem,
         "n_test": len(rows) - choosing,
         "iou": float(heads[choosing:, head].mean()),
@@ -64,6 +66,14 @@ def foreground_scores(
             "chosen_on": choosing,
         },
     }
+
+
+def beside_untrained(encoder: Encoder, data: str | Path, **settings: Any) -> list[dict[str, Any]]:
+    """`foreground_scores` of an encoder and of its architecture with random weights, whose head is chosen anew."""
+    from zoo.loading import untrained
+
+    scores = [foreground_scores(each, data, **settings) for each in (encoder, untrained(encoder))]
+    return [scores[0], {**scores[1], "features": UNTRAINED}]
 
 
 def _scores(

@@ -11,7 +11,7 @@ from zoo.protocols import TRAINED
 from zoo.sources import Source
 
 # Found by the evaluation itself: another run of the same protocol may find another.
-_OUTCOMES = {"l2", "chosen lr", "interval", "minutes", "draws"}
+_OUTCOMES = {"l2", "chosen lr", "interval", "minutes", "draws", "head", "box_side"}
 
 
 # Numbers of a reconstruction that belong on a card, and what they are called there.
@@ -51,6 +51,25 @@ def results_of(row: dict[str, Any], test: Source, command: str) -> list[Result]:
         )
         for metric, value, unit in values
     ]
+
+
+def foreground_results(row: dict[str, Any], command: str) -> list[Result]:
+    """A row of `foreground_scores` as a card states it: the model's beside a centred box and the whole image."""
+    trained = row["features"] == TRAINED
+    values = {"foreground" if trained else f"foreground, {row['features']}": ("iou", "head")}
+    if trained:
+        values |= {
+            "foreground, centred box": ("centre_box", "box_side"),
+            "foreground, whole image": ("whole_image", ""),
+        }
+    shared = {key: each for key, each in row["settings"].items() if key not in ("head", "box_side")}
+    found = []
+    for task, (key, chosen) in values.items():
+        settings = {"images": row["n_test"], **shared}
+        if chosen:
+            settings[chosen] = row["settings"][chosen]
+        found.append(Result(task, round(row[key], 3), row["test"], "IoU", settings=settings, command=command))
+    return found
 
 
 def with_results(card: ModelCard, results: Sequence[Result]) -> ModelCard:
