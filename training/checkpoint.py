@@ -9,10 +9,12 @@ import torch
 from zoo.errors import WeightsError
 from zoo.files import atomic_write
 from zoo.training.methods import Method
+from zoo.training.progress import State
+from zoo.training.sentry import Sentry
 
 
 class Checkpoint:
-    """Method, optimiser, loss scale (of float16) and progress of a run in one file.
+    """Method, optimiser, loss scale (of float16), what the sentry has seen and progress of a run in one file.
 
     Random state needs no room: every draw of a run is seeded by (seed, step) or (seed, epoch, image).
     """
@@ -22,35 +24,40 @@ class Checkpoint:
         path: Path,
         method: Method,
         optimizer: torch.optim.Optimizer,
+        sentry: Sentry,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        self.path, self.method, self.optimizer, self.scaler = path, method, optimizer, scaler
+        self.path, self.method, self.optimizer = path, method, optimizer
+        self.sentry, self.scaler = sentry, scaler
 
     def exists(self) -> bool:
         return self.path.is_file()
 
-    def save(self, step: int, seconds: float) -> None:
+    def save(self, state: State) -> None:
         """Replace the file; a crash in between leaves the previous one."""
         content = {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "step": step,
-            "seconds": seconds,
+            "sentry": self.sentry.state_dict(),
+            "step": state.step,
+            "seconds": state.seconds,
         }
         # Into an open file: torch's own writer would not say why it failed.
         with atomic_write(self.path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
 
-    def restore(self) -> tuple[int, float]:
-        """Load the tensors in place; steps done and seconds spent. WeightsError where the file cannot be used."""
+    def restore(self, state: State) -> None:
+        """Load all in place, and steps and seconds into `state`. WeightsError where the file cannot be used."""
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             self.method.load_state_dict(content["method"])
             self.optimizer.load_state_dict(content["optimizer"])
             if self.scaler is not None and content.get("scaler"):
                 self.scaler.load_state_dict(content["scaler"])
-            return int(content["step"]), float(content["seconds"])
+            if "sentry" in content:  # not in those of earlier versions
+                self.sentry.load_state_dict(content["sentry"])
+            state.step, state.seconds = int(content["step"]), float(content["seconds"])
         except Exception as error:  # torch raises a dozen kinds for a damaged file, some without a word
             reason = (str(error) or "it ends too early").splitlines()[0]
             raise WeightsError(

@@ -163,9 +163,10 @@ def loop(
     _check_steps(steps, recipe.optim.batch, accelerator.num_processes)
     optimizer = build_optimizer(bare.param_groups(recipe.optim), recipe.optim)
     method, optimizer = accelerator.prepare(bare, optimizer)
-    checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer, accelerator.scaler)
+    sentry, knn = Sentry(recipe, steps), OnlineKNN(len(dataset))
+    checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer, sentry, accelerator.scaler)
     if checkpoint.exists():
-        state.step, state.seconds = checkpoint.restore()
+        checkpoint.restore(state)
         log.warning("continuing %s from step %d of %d", out, state.step, steps.total)
     if recipe.run.compile:
         for module in bare.compiled():
@@ -173,7 +174,6 @@ def loop(
 
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
-    sentry, knn = Sentry(recipe, steps), OnlineKNN(len(dataset))
     with Progress(out, recipe, state, steps.total, quiet=not main) as progress:
         method.train()
         started, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -191,10 +191,10 @@ def loop(
             due = time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes
             # A loss that is no number must not replace the last good checkpoint; the sentry stops the run over it.
             if main and due and bool(loss.isfinite()):
-                checkpoint.save(state.step, state.seconds)
+                checkpoint.save(state)
                 saved = time.monotonic()
     if main and len(order):
-        checkpoint.save(state.step, state.seconds)
+        checkpoint.save(state)
         log.warning("%s", sentry.verdict())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -66,6 +66,14 @@ class Sentry:
         self.rows: list[Row] = []
         self.usage: Tensor | None = None  # (K,), running mean of the prototypes' probabilities
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen, for a checkpoint: a run that goes on is judged as one that was never stopped."""
+        return {"rows": self.rows, "usage": self.usage}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.rows, self.usage = list(state["rows"]), state["usage"]
+
     def due(self, step: int) -> bool:
         """At the first step, every few, whenever the log is due, and at the last; alike on every process."""
         return step == 1 or step % EVERY == 0 or step % self.recipe.run.log_every == 0 or step == self.total
@@ -93,7 +101,8 @@ class Sentry:
 
     def _dead(self, probabilities: Tensor) -> float:
         """Share of the prototypes that lately got less than a tenth of an even share."""
-        self.usage = probabilities if self.usage is None else self.usage.lerp(probabilities, 0.1)
+        before = probabilities if self.usage is None else self.usage.to(probabilities)
+        self.usage = before.lerp(probabilities, 0.1)
         return (self.usage < 0.1 / len(self.usage)).float().mean().item()
 
     def _judge(self) -> None:

@@ -165,6 +165,19 @@ def test_a_killed_run_continues_to_the_same_weights(
     ours, theirs = rows(out), rows(finished(method))
     assert [(row["step"], row["loss"]) for row in ours] == [(row["step"], row["loss"]) for row in theirs]
     assert ours[-1]["seconds"] > ours[step - 1]["seconds"] > 0  # time adds up over both starts
+    mine, other = saved(out)["sentry"], saved(finished(method))["sentry"]
+    assert mine["rows"] == other["rows"] and len(other["rows"]) == TOTAL  # judged by all that it was, too
+
+
+def test_a_checkpoint_of_before_the_sentry_was_kept_still_continues(
+    finished: Callable[[str], Path], tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
+    folder = unfinished(shutil.copytree(finished("mae"), tmp_path / "run"))
+    content = saved(folder)
+    del content["sentry"]
+    torch.save(content, folder / "checkpoint.pt")
+    run(small(tiny, "mae"), photos, folder)
+    assert (folder / "model.safetensors").read_bytes() == (finished("mae") / "model.safetensors").read_bytes()
 
 
 def test_a_finished_run_has_nothing_left_to_do(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,49 @@ def test_what_goes_to_the_log_are_numbers_for_people(plain: Recipe) -> None:
     assert sentry.look(7, torch.tensor(1.0), {"features": features}) is None
     row = sentry.look(10, torch.tensor(1.0), {"features": features, "chance": 3.0, "x": torch.tensor(2.0)})
     assert row is not None and set(row) == {"step", "loss", "x", "feature_std", "effective_rank"}
+
+
+# Stopped and continued
+
+
+def judged(turned: Recipe, losses: Callable[[int], float], stop: int | None, folder: Path, **logs: Any) -> str:
+    """What is said of a run in the end; its sentry is kept on disk after step `stop`, and another goes on."""
+    sentry, generator = Sentry(turned, START), Generator().manual_seed(0)
+    try:
+        for step in range(1, TOTAL + 1):
+            scale = logs.get("scale", 1.0) if step > 10 else 1.0
+            prototypes = torch.rand(6, generator=generator) * torch.arange(6)
+            sentry.look(
+                step,
+                torch.tensor(losses(step)),
+                {"features": 1 + scale * spread(generator), "prototypes": prototypes},
+            )
+            if step == stop:
+                torch.save(sentry.state_dict(), folder / "sentry.pt")
+                sentry = Sentry(turned, START)
+                sentry.load_state_dict(torch.load(folder / "sentry.pt", weights_only=True))
+    except (Collapsed, Diverged) as error:
+        return f"{type(error).__name__}: {error}"
+    return f"{sentry.verdict()} {sentry.rows[-1]['dead_prototypes']}"
+
+
+@pytest.mark.parametrize("stop", [1, 45, 115, 197])
+@pytest.mark.parametrize(
+    ("losses", "logs", "says"),
+    [
+        (lambda step: 4.0 if step < 20 else 1 + step / 200, {}, "healthy: the loss went from 4 to 2 and is rising"),
+        (lambda step: 4.0 if step < 20 else 16 - step / 100, {}, "Diverged: .*more than 3 times the 4 it began with"),
+        (lambda step: 0.5 if step < 60 else 1.6, {}, "Diverged: .*more than 3 times the 0.5 it began with"),
+        (lambda step: 0.5, {"scale": 0.03}, "Collapsed: .*every image gets nearly the same features"),
+        (lambda step: 1 + 0.2 * (step > 1), {"scale": 0.12}, "Diverged: .*was never below the 1 it began with"),
+    ],
+)  # fmt: skip
+def test_a_run_that_goes_on_is_judged_as_a_whole_one(
+    losses: Callable[[int], float], logs: dict[str, Any], says: str, stop: int, plain: Recipe, tmp_path: Path
+) -> None:
+    whole = judged(plain, losses, None, tmp_path, **logs)
+    assert re.match(says, whole)
+    assert judged(plain, losses, stop, tmp_path, **logs) == whole
 
 
 # The measures

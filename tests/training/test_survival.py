@@ -16,6 +16,7 @@ from runs import assert_same_weights, kill_after, rows, saved
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.disk import DiskFull, told_when_full
 from zoo.training.engine import run
+from zoo.training.progress import State
 from zoo.training.recipe import Recipe
 
 STEPS, KILLS = 30, 5
@@ -60,10 +61,10 @@ def test_killed_five_times_it_ends_in_the_same_weights(
 def starved(recipe: Recipe, photos: Path, out: Path, checkpoints: int) -> None:
     """A run that may write no large file any more once it has some checkpoints; what it says goes to a file."""
 
-    def save(checkpoint: Checkpoint, step: int, seconds: float) -> None:
-        if step > checkpoints:
+    def save(checkpoint: Checkpoint, state: State) -> None:
+        if state.step > checkpoints:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        plain(checkpoint, step, seconds)
+        plain(checkpoint, state)
 
     plain, Checkpoint.save = Checkpoint.save, save  # type: ignore[method-assign]
     with pytest.raises(DiskFull) as caught:
@@ -105,4 +106,4 @@ def test_other_errors_pass(tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_holds_all_it_takes(whole: Path) -> None:
-    assert set(saved(whole)) == {"method", "optimizer", "scaler", "step", "seconds"}
+    assert set(saved(whole)) == {"method", "optimizer", "scaler", "sentry", "step", "seconds"}
