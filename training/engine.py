@@ -22,6 +22,7 @@ from zoo.training.checkpoint import Checkpoint
 from zoo.training.data import Batch, CutViews, Order, loader
 from zoo.training.disk import told_when_full
 from zoo.training.finish import RunFacts, call_of, measure_model, write_model
+from zoo.training.finite import not_finite
 from zoo.training.leftovers import nothing_left
 from zoo.training.methods import Method, Step
 from zoo.training.online import OnlineKNN
@@ -189,10 +190,13 @@ def loop(
             if progress.due(state) and row is not None:
                 progress.step(state, {**row, "lr": rate, **knn.score()})
             due = time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes
-            # A loss that is no number must not replace the last good checkpoint; the sentry stops the run over it.
-            if main and due and bool(loss.isfinite()):
+            # What is no number must not replace the last good checkpoint; the sentry stops the run over it. The loss is
+            # this process's and from before the update, the weights are those of all and from after it.
+            if main and due and bool(loss.isfinite()) and not not_finite(bare):
                 checkpoint.save(state)
                 saved = time.monotonic()
+    if len(order) and (broken := not_finite(bare)):  # on all processes alike
+        raise sentry.no_number(state.step, f"{broken[0]} holds NaN or infinity")
     if main and len(order):
         checkpoint.save(state)
         log.warning("%s", sentry.verdict())

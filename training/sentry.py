@@ -108,8 +108,7 @@ class Sentry:
     def _judge(self) -> None:
         now = self.rows[-1]
         if not math.isfinite(now["loss"]):
-            at = f"stopped at step {now['step']:g} of {self.total}"
-            raise Diverged(f"{at}: the loss is {now['loss']}, no number. {self._lower()}")
+            raise self.no_number(now["step"], f"the loss is {now['loss']}")
         if not self.recipe.run.sentry:
             return
         if recent := self._recent(PATIENCE):
@@ -119,6 +118,10 @@ class Sentry:
             self._never_fallen(long)
         if resting := self._recent(max(PATIENCE, min(CHANCE_SHARE * self.total, CHANCE_STEPS))):
             self._at_chance(resting)
+
+    def no_number(self, step: float, what: str) -> Diverged:
+        """The error of a run in which something is no number any more."""
+        return Diverged(f"stopped at step {step:g} of {self.total}: {what}, no number. {self._lower()}")
 
     def _recent(self, steps: float) -> list[Row]:
         """The looks of the last `steps` steps, where so many have passed since the warm-up; otherwise none."""

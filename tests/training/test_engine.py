@@ -375,6 +375,46 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: Tiny, photos: Path, tmp_pa
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+class Poisoned(Method):
+    """Its loss stays a number, and the gradient of one step is none."""
+
+    def __init__(self, bad: int) -> None:
+        super().__init__()
+        self.weight, self.bad = nn.Parameter(torch.ones(3)), bad
+        self.register_buffer("running_mean", torch.tensor(math.inf))  # which no step reads
+
+    def views(self) -> Views:
+        return lambda image, generator: [image.float()[:, :8, :8] / 255]
+
+    def forward(
+        self, views: list[Tensor], step: Step, noise: Tensor
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        return (self.weight * views[0].mean((2, 3))).square().mean(), {}
+
+    def before_step(self, step: Step) -> None:
+        assert self.weight.grad is not None
+        if step.index >= self.bad:
+            self.weight.grad += math.nan
+
+    def encoder(self) -> nn.Module:
+        return self
+
+
+@pytest.mark.parametrize(("bad", "saves"), [(6, "weight holds NaN or infinity"), (4, "the loss is nan")])
+def test_weights_that_are_no_numbers_never_replace_the_checkpoint(
+    bad: int, saves: str, tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
+    """The loss of the step that spoils them is from before: the last step's tells nothing."""
+    recipe = tiny("mae/smoke", schedule={"steps": 7}, run={"checkpoint_minutes": 0.0, "log_every": 1})
+    method = Poisoned(bad)
+    dataset = CutViews(open_source(photos, "train"), method.views(), 0, recipe.data.side, True)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(Diverged, match=f"at step {min(bad + 2, 7)} of 7: {saves}, no number"):
+        loop(Accelerator(cpu=True), method, dataset, recipe, tmp_path / "run", State())
+    assert saved(tmp_path / "run")["step"] == bad
+    assert saved(tmp_path / "run")["method"]["weight"].isfinite().all()
+
+
 @pytest.mark.parametrize(("cache", "workers"), [(True, 0), (False, 0), (False, 1)])
 def test_a_damaged_photo_is_skipped_and_counted(
     cache: bool, workers: int, tiny: Tiny, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
