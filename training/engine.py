@@ -188,7 +188,8 @@ def loop(
             knn.add(logs.get("features"), batch.labels)
             row = sentry.look(state.step, loss, logs)  # stops the run, on all processes alike
             if progress.due(state) and row is not None:
-                progress.step(state, {**row, "lr": rate, **knn.score()})
+                # The score is the first process's own: no other may fail over it.
+                progress.step(state, {**row, "lr": rate, **(knn.score() if main else {})})
             due = time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes
             # What is no number must not replace the last good checkpoint; the sentry stops the run over it. The loss is
             # this process's and from before the update, the weights are those of all and from after it.

@@ -33,9 +33,18 @@ class OnlineKNN:
             self.seen.popleft()
 
     def score(self) -> dict[str, float]:
-        """{"knn_online": …} for the log; nothing where too few are known yet."""
-        if sum(len(labels) for _, labels in self.seen) < FEW:
+        """{"knn_online": …} for the log; nothing where too few are known yet.
+
+        Features that are no numbers are left out: in float16 a step may overflow, and the run goes on.
+        """
+        if len(self.seen) < 2 or sum(len(labels) for _, labels in self.seen) < FEW:
             return {}
-        *earlier, (features, labels) = self.seen
+        *earlier, latest = (_finite(*each) for each in self.seen)  # here, for it makes a GPU wait
         bank, classes = (torch.cat(parts) for parts in zip(*earlier, strict=True))
-        return {"knn_online": knn_accuracy(bank, classes, features, labels)}
+        return {"knn_online": knn_accuracy(bank, classes, *latest)} if len(bank) and len(latest[0]) else {}
+
+
+def _finite(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of (B, D) and (B,) whose features are numbers."""
+    fine = features.isfinite().all(dim=1)
+    return features[fine], labels[fine.to(labels.device)]
