@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import RecipeError
 from zoo.files import write_json
 from zoo.training.cells import Cell
-from zoo.training.engine import differences
+from zoo.training.continued import differences, which_images
+from zoo.training.engine import split
 
 CLAIM = "cell.json"
 # What a killed, a stopped or a finished cell leaves, and another would spoil.
 LEFT = ("checkpoint.pt", "model.safetensors", "scores.json", "stopped.json")
 
 
-def claim_of(cell: Cell, data: str | Path, test: str | Path | None) -> dict[str, Any]:
-    """All that a cell's scores depend on, as plain JSON."""
+def images_of(data: str | Path, test: str | Path | None) -> dict[str, str]:
+    """Which images a study trains and tests on; their split, where it is drawn, follows from a cell's seed."""
+    train, held_out, _ = split(data, test, 0)
+    tested = {} if held_out is None else {"tested_on": which_images(held_out)}
+    return {"trained_on": which_images(train), **tested}
+
+
+def claim_of(
+    cell: Cell, data: str | Path, test: str | Path | None, images: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that a cell's scores depend on, as plain JSON. images: as `images_of` tells them."""
     asked = {
         "images": str(data),
         "test": None if test is None else str(test),
@@ -25,7 +36,7 @@ def claim_of(cell: Cell, data: str | Path, test: str | Path | None) -> dict[str,
         "tuning": list(cell.tuning),
         "baselines": cell.baselines,
     }
-    return {**asked, **cell.recipe.describe()}
+    return {**asked, **images, **cell.recipe.describe()}
 
 
 def check_claim(folder: Path, claim: dict[str, Any]) -> None:

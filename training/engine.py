@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +17,7 @@ from zoo.errors import DataError, RecipeError
 from zoo.files import sweep, write_json
 from zoo.sources import Source, open_source, splits, train_and_test
 from zoo.training.checkpoint import Checkpoint
+from zoo.training.continued import claim_folder, which_images
 from zoo.training.data import Batch, CutViews, Order, loader
 from zoo.training.disk import told_when_full
 from zoo.training.finish import RunFacts, call_of, measure_model, write_model
@@ -56,8 +55,8 @@ def run(
     init: a zoo model to begin with. name, command: of the recipe, for the card. scores: measure the model at the end.
 
     The same call on the same folder continues from its last checkpoint, and leaves a finished run as it is. Raises
-    RecipeError where the folder holds a run of another recipe, DataError where there are fewer images than a batch,
-    DiskFull where there is no room for what it writes.
+    RecipeError where the folder holds a run of another recipe or other images, DataError where there are fewer images
+    than a batch, DiskFull where there is no room for what it writes.
     With several processes the first one measures the model, after the others have returned.
 
     >>> zoo.training.run(recipe("mae/smoke"), "photos/", "runs/mine")
@@ -83,8 +82,14 @@ def _run(
     """`run`, on a disk with room."""
     train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
     command = command or call_of(recipe, data, out, test=test, init=init, name=name, scores=scores)
-    claim = {"images": str(data), "init": None if init is None else str(init), **recipe.describe()}
-    if _claim(out, claim):
+    claim = {
+        "images": str(data),
+        "test": None if test is None else str(test),
+        "trained_on": which_images(train),
+        "init": None if init is None else str(init),
+        **recipe.describe(),
+    }
+    if claim_folder(out, claim):
         log.warning("%s is finished already; to train it anew, remove it or give another --out", out)
         return out
     sweep(out)  # what a killed run was writing
@@ -337,53 +342,3 @@ def start_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
     except ValueError as error:
         wrong = f"--run.precision {precision} does not work here ({error}); give bf16 or no"
         raise RecipeError(wrong) from error
-
-
-def _claim(out: Path, mine: dict[str, Any]) -> bool:
-    """Write `recipe.json`, or check that the run already in the folder is this one; whether that is finished."""
-    path = out / "recipe.json"
-    # A run that stopped before its first checkpoint left nothing that another could spoil.
-    if path.is_file() and any((out / name).is_file() for name in ("checkpoint.pt", "model.safetensors")):
-        theirs = json.loads(path.read_text())
-        finished = bool(theirs.pop("finished", False))
-        changed = differences(theirs, mine)
-        if changed:
-            raise RecipeError(
-                f"{out} holds a run of another recipe ({'; '.join(changed)}). "
-                "Give another --out, or the same recipe to continue it"
-            )
-        return finished and (out / "model.safetensors").is_file()
-    if path.is_file():
-        if json.loads(path.read_text()) != mine:
-            (out / "pace.json").unlink(missing_ok=True)  # another recipe's speed
-    else:
-        foreign = sorted(
-            file.name
-            for file in out.glob("*")
-            if file.name in ("README.md", "config.json", "checkpoint.pt") or file.suffix == ".safetensors"
-        )
-        if foreign:
-            raise RecipeError(
-                f"{out} is no run, and training would replace its {', '.join(foreign)}; give another --out"
-            )
-    write_json(out / "recipe.json", mine)
-    return False
-
-
-# Knobs that may change between two starts of one run, because they do not change what it computes.
-_FREE = {
-    *("run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "run.licence", "run.sentry"),
-    *("data.workers", "arch.crop_pct"),
-}
-
-
-def differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
-    """`knob was A, now B` for each knob that differs. One that came later than the run is no difference."""
-    found: list[str] = []
-    for key in sorted({*theirs, *mine}):
-        old, new, name = theirs.get(key), mine.get(key), f"{prefix}{key}"
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{name}.")
-        elif key in theirs and old != new and name not in _FREE:
-            found.append(f"{name} was {old}, now {new}")
-    return found

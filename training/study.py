@@ -20,7 +20,7 @@ from zoo.protocols import TRAINING
 from zoo.saving import save_picture
 from zoo.tables import markdown_table
 from zoo.training.cells import Asked, Cell, Found
-from zoo.training.claims import check_claim, claim_of, machines_of, write_claim
+from zoo.training.claims import check_claim, claim_of, images_of, machines_of, write_claim
 from zoo.training.engine import run, split
 from zoo.training.finish import hardware
 from zoo.training.fixed import refuse_knobs
@@ -58,9 +58,11 @@ def run_study(
     cells = [cell for seed in seeds for cell in study.cells(Asked(seed, minutes, tune_epochs))]
     refuse_knobs(name, cells, knobs)
     cells = [dataclasses.replace(cell, recipe=with_knobs(cell.recipe, list(knobs))) for cell in cells]
+    images = images_of(data, test)
+    claims = {cell.name: claim_of(cell, data, test, images) for cell in cells}
     for cell in cells:  # before hours of the others
         cell.recipe.check()
-        check_claim(out / cell.name, claim_of(cell, data, test))
+        check_claim(out / cell.name, claims[cell.name])
     about = f"`{command or f'zoo.training.study.run_study({name!r}, {str(data)!r}, {str(out)!r})'}`"
     began, made = time.monotonic(), 0
     table = _report(study, [_found(cell, out) for cell in cells], out, about)
@@ -70,6 +72,7 @@ def run_study(
             continue
         left = f"; {_left(began, made, len(cells) - number)} left" if made else ""
         log.warning("cell %d of %d, %s%s", number + 1, len(cells), cell.name, left)
+        write_claim(out / cell.name, claims[cell.name], _machine(cell))
         _make(cell, out, data, test)
         made += 1
         table = _report(study, [_found(each, out) for each in cells], out, about)
@@ -80,12 +83,16 @@ def _left(began: float, made: int, cells: int) -> str:
     return duration((time.monotonic() - began) / made * cells)
 
 
+def _machine(cell: Cell) -> str:
+    """What this process computes the cell on, in words."""
+    if threads := cell.recipe.run.threads:
+        torch.set_num_threads(threads)  # as the run will have them
+    return hardware()
+
+
 def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> None:
     """Train a cell and measure it, or note why the sentry stopped it."""
-    folder, threads = out / cell.name, cell.recipe.run.threads
-    if threads:
-        torch.set_num_threads(threads)  # as the run will have them
-    write_claim(folder, claim_of(cell, data, test), hardware())
+    folder = out / cell.name
     try:
         run(cell.recipe, data, folder, test=test, name=cell.recipe_name, scores=False)
     except (Collapsed, Diverged) as error:

@@ -268,12 +268,43 @@ def test_a_folder_keeps_its_images_and_its_beginning(
         run(recipe, photos, folder, init="dino_vits16")
 
 
+@pytest.mark.parametrize("change", ["added", "removed", "renamed", "test", "none"])
+def test_a_run_goes_on_with_its_own_images_alone(
+    change: str, finished: Callable[[str], Path], tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
+    """Order, split and the length of an epoch follow from which images there are."""
+    data = shutil.copytree(photos, tmp_path / "photos")
+    folder = unfinished(shutil.copytree(finished("mae"), tmp_path / "run"))
+    claim = json.loads((folder / "recipe.json").read_text())
+    (folder / "recipe.json").write_text(json.dumps(claim | {"images": str(data)}))
+    one, test = data / "train" / "cat" / "03.jpg", None
+    if change == "added":
+        shutil.copy(one, one.with_stem("extra"))
+    elif change == "removed":
+        one.unlink()
+    elif change == "renamed":
+        one.rename(one.with_stem("zz"))
+    elif change == "test":
+        test = photos / "val"
+    says = {
+        "added": r"trained_on was 12 images \(of ids \w+\), now 13 images",
+        "removed": r"trained_on was 12 images \(of ids \w+\), now 11 images",
+        "renamed": r"trained_on was 12 images \(of ids \w+\), now 12 images",
+        "test": f"test was None, now {photos / 'val'}",
+    }
+    if change == "none":
+        assert run(small(tiny, "mae"), data, folder) == folder
+        return
+    with pytest.raises(RecipeError, match=f"other images \\({says[change]}"):
+        run(small(tiny, "mae"), data, folder, test=test)
+
+
 def test_a_knob_that_came_after_the_run_does_not_stop_it(
     finished: Callable[[str], Path], tiny: Tiny, photos: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(finished("mae"), tmp_path / "run")
     recipe = json.loads((folder / "recipe.json").read_text())
-    del recipe["optim"]["weight_decay_end"], recipe["images"]
+    del recipe["optim"]["weight_decay_end"], recipe["images"], recipe["trained_on"], recipe["test"]
     (folder / "recipe.json").write_text(json.dumps(recipe))
     assert run(small(tiny, "mae"), photos, folder) == folder
 

@@ -257,7 +257,9 @@ def test_what_goes_to_the_log_are_numbers_for_people(plain: Recipe) -> None:
 # Stopped and continued
 
 
-def judged(turned: Recipe, losses: Callable[[int], float], stop: int | None, folder: Path, **logs: Any) -> str:
+def judged(
+    turned: Recipe, losses: Callable[[int], float], stop: int | None, folder: Path, **logs: Any
+) -> str:
     """What is said of a run in the end; its sentry is kept on disk after step `stop`, and another goes on."""
     sentry, generator = Sentry(turned, START), Generator().manual_seed(0)
     try:

@@ -164,8 +164,16 @@ def test_old_scores_are_not_told_of_another_call(
     with monkeypatch.context() as patched:
         patched.setattr(study, "study_file", lambda name: Small(tiny, ("mae",), ("knn", "linear")))
         refused("protocols was .'knn'., now .'knn', 'linear'.")
+    claim = json.loads((out / "mae-0" / "cell.json").read_text())
     (out / "mae-0" / "cell.json").unlink()
     refused("it has no cell.json")
+    assert claim["trained_on"].startswith("72 images") and claim["tested_on"].startswith("30 images")
+    for key, less in (("trained_on", "71 images"), ("tested_on", "29 images")):
+        (out / "mae-0" / "cell.json").write_text(json.dumps(claim | {key: less}))
+        refused(f"{key} was {less}, now {claim[key][:9]}")
+    older = {key: value for key, value in claim.items() if key not in ("trained_on", "tested_on")}
+    (out / "mae-0" / "cell.json").write_text(json.dumps(older))
+    assert states(run_study("one", paints, out)) == {"mae-0": "done"}
 
 
 @pytest.mark.parametrize("protocols", [("knn",), ()])
@@ -175,9 +183,9 @@ def test_a_cell_tells_every_machine_it_was_made_on(
     cell = Cell("a", "mae/smoke", tiny("mae/smoke"), protocols)
     assert machines_of(tmp_path) == []
     for machine in ("an abacus", "a slide rule", "an abacus"):
-        write_claim(tmp_path, claim_of(cell, "photos/", None), machine)
+        write_claim(tmp_path, claim_of(cell, "photos/", None, {}), machine)
         (tmp_path / "checkpoint.pt").touch()
-        check_claim(tmp_path, claim_of(cell, "photos/", None))
+        check_claim(tmp_path, claim_of(cell, "photos/", None, {}))
     assert machines_of(tmp_path) == ["an abacus", "a slide rule"]
 
 
