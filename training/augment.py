@@ -19,8 +19,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from zoo.cards import TransformSpec
+
+IMAGENET_MEAN, IMAGENET_STD = TransformSpec.mean, TransformSpec.std
 
 Transform = Callable[[Tensor], Tensor]
 Part = Literal["flip", "colour", "grey", "blur", "solarise"]
@@ -135,13 +136,17 @@ def without(
 
 
 def two_globals(
-    size: int, scale: tuple[float, float], removed: Sequence[Part] = ()
+    size: int,
+    scale: tuple[float, float],
+    removed: Sequence[Part] = (),
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
 ) -> tuple[Transform, Transform]:
     """BYOL's two distributions of views (2006.07733, Table 6): always blurred, and seldom blurred but solarised."""
     shared = crop_and_flip(size, scale), colour_distortion(0.4, 0.4, 0.2, 0.1)
     return (
-        normalised(without(removed, *shared, blur(size, 1.0))),
-        normalised(without(removed, *shared, blur(size, 0.1), solarise(0.2))),
+        normalised(without(removed, *shared, blur(size, 1.0)), mean, std),
+        normalised(without(removed, *shared, blur(size, 0.1), solarise(0.2)), mean, std),
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.errors import DataError, RecipeError
 from zoo.files import sweep, write_json
 from zoo.sources import Source, open_source, splits, train_and_test
+from zoo.training.beginning import start_from
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.continued import claim_folder, which_images
 from zoo.training.data import Batch, CutViews, Order, loader
@@ -125,7 +126,7 @@ def _prepared(recipe: Recipe, train: Source, init: str | Path | None) -> Method:
     method = recipe.method.build(recipe)
     check_labels(method, train)
     if init is not None:
-        start_from(method, init)
+        start_from(method, recipe, init)
     return method
 
 
@@ -290,21 +291,6 @@ def _whole_or_split(
         if whole.labels is None:
             return whole, None, "All images were trained on; nothing was measured, for want of labels."
     return train_and_test(data, test, seed=seed)
-
-
-def start_from(method: Method, init: str | Path) -> None:
-    """Begin with the encoder of a zoo model, and its decoder where it has one, instead of random weights."""
-    from zoo.loading import load
-
-    model = load(str(init), device="cpu")
-    decoder = None if model.decoder is None else model.decoder.state_dict()
-    try:
-        method.start_from(model.module.state_dict(), decoder)
-    except RuntimeError as error:  # torch lists every tensor of another shape
-        raise RecipeError(
-            f"--init {init} does not fit this recipe's encoder: {' '.join(str(error).split())[:300]}. "
-            "Give the recipe its --arch.name and --arch.size, or another model"
-        ) from error
 
 
 def check_labels(method: Method, train: Source) -> None:

@@ -119,7 +119,7 @@ def card_of(
         arguments=arguments,
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
         pooling=recipe.arch.pooling,
-        transform=TransformSpec(size=recipe.arch.size, crop_pct=recipe.arch.crop_pct),
+        transform=TransformSpec(recipe.arch.size, recipe.arch.crop_pct, "bicubic", *recipe.statistics),
         decoder=DecoderSpec(**own["decoder"]) if "decoder" in own else None,
         tags=("self-supervised" if method.classes is None else "supervised", "timm"),
         datasets=(train.name,),

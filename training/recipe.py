@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from zoo.cards import TransformSpec
 from zoo.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ class Data:
     """Pixels of a (global) view."""
     cache: bool = True
     """Decode every image once and keep it in memory as uint8."""
+    mean: tuple[float, ...] = TransformSpec.mean
+    """Of each channel, of pixels from 0 to 1: what views are normalised by; ImageNet's. `--init` takes the model's."""
+    std: tuple[float, ...] = TransformSpec.std
     side: int = 160
     """Short side in pixels that decoded images are reduced to; smaller ones stay as they are."""
     limit: int | None = None
@@ -146,12 +150,23 @@ class Recipe:
     schedule: Schedule = Schedule()
     run: Run = Run()
 
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel that views are normalised by."""
+        return self.data.mean, self.data.std
+
     def check(self) -> None:
         """RecipeError for a knob whose value cannot work."""
         if self.arch.pooling == "token" and self.arch.family not in _WITH_TOKEN:
             raise RecipeError(
                 f"--arch.pooling is 'token', and {self.arch.name} of the family {self.arch.family!r} has no class "
                 "token; give --arch.pooling avg"
+            )
+        mean, std = self.data.mean, self.data.std
+        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+            raise RecipeError(
+                f"--data.mean is {mean} and --data.std {std}; give three numbers each, those of std above 0, "
+                "as in 0.5 0.5 0.5"
             )
         above_zero: dict[str, float] = {
             "--optim.batch": self.optim.batch,

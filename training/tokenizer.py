@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,20 @@ _DALLE = (
 
 
 class Tokenizer(nn.Module):
-    """Images to words, frozen: (B, 3, h*S, w*S), normalised by ImageNet's mean and std -> (B, h, w) int64.
+    """Images to words, frozen: (B, 3, h*S, w*S), normalised by `statistics` -> (B, h, w) int64.
 
-    squeezed: it wants pixels as DALL·E's encoder does, from 0.1 to 0.9, and not normalised.
+    statistics: mean and std of each channel. squeezed: it wants pixels as DALL·E's encoder does, from 0.1 to 0.9, and
+    not normalised.
     """
 
-    def __init__(self, encoder: DVAEEncoder, squeezed: bool = False) -> None:
+    def __init__(
+        self,
+        encoder: DVAEEncoder,
+        squeezed: bool = False,
+        statistics: tuple[Sequence[float], Sequence[float]] = (IMAGENET_MEAN, IMAGENET_STD),
+    ) -> None:
         super().__init__()
-        self.encoder, self.squeezed = encoder, squeezed
+        self.encoder, self.squeezed, self.statistics = encoder, squeezed, statistics
         self.requires_grad_(False)
 
     @torch.no_grad()
@@ -48,7 +55,7 @@ class Tokenizer(nn.Module):
         """The likeliest word of each position, in float32 whatever the run's precision."""
         with torch.autocast(pixels.device.type, enabled=False):
             if self.squeezed:
-                mean, std = (pixels.new_tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+                mean, std = (pixels.new_tensor(each)[:, None, None] for each in self.statistics)
                 pixels = 0.8 * (pixels * std + mean) + 0.1
             words: Tensor = self.encoder.logits(pixels).argmax(dim=1)
         return words
@@ -77,7 +84,7 @@ def read_tokenizer(given: str | Path) -> tuple[Tokenizer, DVAEDecoder | None]:
     assert model.decoder is None or isinstance(
         model.decoder, DVAEDecoder
     )  # the only kind that takes a DVAEEncoder
-    return Tokenizer(model.module), model.decoder
+    return Tokenizer(model.module, statistics=(model.transform.mean, model.transform.std)), model.decoder
 
 
 def _dalle(path: Path) -> DVAEEncoder:

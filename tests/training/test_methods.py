@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -9,6 +11,7 @@ from torch import Generator, Tensor
 from zoo.families import family
 from zoo.training.methods import Method, Step, method_names, recipe
 from zoo.training.recipe import Optim, Recipe
+from zoo.transforms import Transform
 
 STEP = Step(0, 20, 10)
 NOISE = torch.tensor([5, 2**62])
@@ -80,6 +83,20 @@ def test_views_depend_on_the_generator_alone(name: str) -> None:
     assert not torch.equal(views[0], cut(image, Generator().manual_seed(4))[0])
     assert views[0].shape == (3, smoke.data.size, smoke.data.size)
     assert all(view.dtype == torch.float32 for view in views)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_views_are_normalised_as_the_recipe_says(name: str) -> None:
+    smoke = recipe(f"{name}/smoke")
+    mean, std = (0.5, 0.4, 0.3), (0.5, 0.25, 1.0)
+    other = dataclasses.replace(smoke, data=dataclasses.replace(smoke.data, mean=mean, std=std))
+    for usual, view in zip(
+        *(made.method.build(made).views()(photo(0), Generator().manual_seed(3)) for made in (smoke, other)),
+        strict=True,
+    ):
+        unit = Transform(64).denormalise(usual)
+        assert torch.allclose(Transform(64, mean=mean, std=std).denormalise(view), unit, atol=1e-6)
+        assert unit.min() >= -1e-6 and unit.max() <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("name", method_names())

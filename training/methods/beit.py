@@ -78,13 +78,14 @@ class BEiT(Method):
             self.tokenizer, painter = read_tokenizer(config.tokenizer)
         if painter is not None:
             painter.requires_grad_(False)
+            self._check_colours()
         self.words = BEiTDecoder(self.backbone.num_features, self.tokenizer.encoder.vocabulary, painter)
 
     def views(self) -> Views:
         """One crop, resized twice: for the transformer, and for the tokenizer at a word for each patch."""
         cut = augment.coloured_crop((0.4, 0.4, 0.4), (self.config.min_scale, 1.0))
-        seen = augment.normalised([augment.resize(self.size, "bicubic")])
-        said = augment.normalised([augment.resize(self._words_side(), "lanczos")])
+        seen = augment.normalised([augment.resize(self.size, "bicubic")], *self.recipe.statistics)
+        said = augment.normalised([augment.resize(self._words_side(), "lanczos")], *self.tokenizer.statistics)
 
         def twice(image: Tensor, generator: Generator) -> list[Tensor]:
             crop = augment.seeded(cut, image, generator)
@@ -153,7 +154,17 @@ class BEiT(Method):
         with torch.random.fork_rng(devices=[]):
             method = theirs.method.build(theirs)
         assert isinstance(method, DVAE)  # _recipe_of saw to it
-        return Tokenizer(method.backbone), method.painter
+        return Tokenizer(method.backbone, statistics=self.recipe.statistics), method.painter
+
+    def _check_colours(self) -> None:
+        """RecipeError where the tokenizer paints pixels of another normalisation than this model's card will say."""
+        theirs, mine = self.tokenizer.statistics, self.recipe.statistics
+        if theirs != mine:
+            raise RecipeError(
+                f"--method.tokenizer {self.config.tokenizer} paints pixels of mean {theirs[0]} and std {theirs[1]}, "
+                f"and this run's have {mine[0]} and {mine[1]}; leave it out, so that another is trained first, or "
+                "give DALL·E's"
+            )
 
     def _words_side(self) -> int:
         """Pixels of the tokenizer's view."""

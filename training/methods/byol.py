@@ -52,7 +52,7 @@ class BYOL(Method):
 
     def __init__(self, config: BYOLConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         self.online = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
         self.target = backbone(recipe.arch)
         check_sides(recipe, self.online)
@@ -67,7 +67,8 @@ class BYOL(Method):
 
     def views(self) -> Views:
         """Two views of two distributions (Table 6)."""
-        transforms = augment.two_globals(self.size, (self.config.min_scale, 1.0), self.config.removed)
+        scale = (self.config.min_scale, 1.0)
+        transforms = augment.two_globals(self.size, scale, self.config.removed, *self.statistics)
 
         def pair(image: Tensor, generator: Generator) -> list[Tensor]:
             return [augment.seeded(transform, image, generator) for transform in transforms]

@@ -116,7 +116,7 @@ class DINO(Method):
 
     def __init__(self, config: DINOConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         self.student = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
         self.teacher = backbone(recipe.arch)
         check_sides(recipe, self.student, local_size=config.local_size)
@@ -140,11 +140,11 @@ class DINO(Method):
 
     def views(self) -> Views:
         """Two global crops and the local ones (§3.1, "Implementation details"; BYOL's colours)."""
-        first, second = augment.two_globals(self.size, self.config.global_scale)
+        first, second = augment.two_globals(self.size, self.config.global_scale, (), *self.statistics)
         part = augment.crop_and_flip(self.config.local_size, self.config.local_scale)
         colours = augment.colour_distortion(0.4, 0.4, 0.2, 0.1)
         # As strong in pixels as in the global crops: the authors blur 224- and 96-pixel crops alike.
-        local = augment.normalised([*part, *colours, *augment.blur(self.size, 0.5)])
+        local = augment.normalised([*part, *colours, *augment.blur(self.size, 0.5)], *self.statistics)
         transforms = [first, second, *[local] * self.config.local_crops]
 
         def crops(image: Tensor, generator: Generator) -> list[Tensor]:

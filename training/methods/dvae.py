@@ -69,7 +69,7 @@ class DVAE(Method):
 
     def __init__(self, config: DVAEConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         check_family(recipe, "dvae", "dvae")
         self.backbone = dvae_family.build(recipe.arch.name, recipe.arch.arguments())
         check_sides(recipe, self.backbone)
@@ -83,7 +83,7 @@ class DVAE(Method):
 
     def views(self) -> Views:
         """One view: random resized crop and flip."""
-        return augment.one_view(self.size, self.config.min_scale)
+        return augment.one_view(self.size, self.config.min_scale, *self.statistics)
 
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor

@@ -65,7 +65,7 @@ class MAE(Method):
 
     def __init__(self, config: MAEConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         check_family(recipe, "mae", "vit")
         self.backbone = vit.build(
             recipe.arch.name, {**recipe.arch.arguments(), "drop_path_rate": recipe.arch.drop_path}
@@ -82,7 +82,7 @@ class MAE(Method):
 
     def views(self) -> Views:
         """One view: random resized crop and flip, no colour changes (§A.1)."""
-        return augment.one_view(self.size, self.config.min_scale)
+        return augment.one_view(self.size, self.config.min_scale, *self.statistics)
 
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor

@@ -65,7 +65,7 @@ class SimCLR(Method):
 
     def __init__(self, config: SimCLRConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         self.backbone = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
         check_sides(recipe, self.backbone)
         hidden = [config.hidden] * (config.layers - 1)
@@ -80,7 +80,8 @@ class SimCLR(Method):
                 augment.crop_and_flip(self.size, (config.min_scale, 1.0)),
                 augment.colour_distortion(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s),
                 augment.blur(self.size, config.blur),
-            )
+            ),
+            *self.statistics,
         )
 
         def pair(image: Tensor, generator: Generator) -> list[Tensor]:

@@ -50,7 +50,7 @@ class SimMIM(Method):
 
     def __init__(self, config: SimMIMConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         check_family(recipe, "simmim", "swin", "beit", "vit", "pvt")
         self.family: Any = family(recipe.arch.family)
         self.backbone = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
@@ -71,7 +71,7 @@ class SimMIM(Method):
     def views(self) -> Views:
         """One view: random resized crop and flip, no colour changes (§4.1); bilinear, as the authors' code cuts it."""
         cut = augment.crop_and_flip(self.size, (self.config.min_scale, 1.0), "bilinear")
-        crop = augment.normalised(cut)
+        crop = augment.normalised(cut, *self.statistics)
         return lambda image, generator: [augment.seeded(crop, image, generator)]
 
     def forward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import RecipeError
@@ -42,19 +42,15 @@ class Supervised(Method):
 
     def __init__(self, config: SupervisedConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size, self.classes = config, recipe.data.size, config.classes
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
+        self.classes = config.classes
         self.backbone = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
         check_sides(recipe, self.backbone)
         self.head = nn.Linear(width(self.backbone), config.classes)
 
     def views(self) -> Views:
         """One view: random resized crop and flip."""
-        crop = augment.normalised(augment.crop_and_flip(self.size, (self.config.min_scale, 1.0)))
-
-        def one_view(image: Tensor, generator: Generator) -> list[Tensor]:
-            return [augment.seeded(crop, image, generator)]
-
-        return one_view
+        return augment.one_view(self.size, self.config.min_scale, *self.statistics)
 
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor, labels: Tensor | None = None

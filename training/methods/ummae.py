@@ -53,7 +53,7 @@ class UMMAE(Method):
 
     def __init__(self, config: UMMAEConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         check_family(recipe, "ummae", "vit", "swin", "pvt")
         self.family: Any = family(recipe.arch.family)
         self.backbone = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
@@ -81,7 +81,7 @@ class UMMAE(Method):
 
     def views(self) -> Views:
         """One view: random resized crop and flip, no colour changes, as MAE's."""
-        return augment.one_view(self.size, self.config.min_scale)
+        return augment.one_view(self.size, self.config.min_scale, *self.statistics)
 
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor

@@ -55,14 +55,14 @@ class VICReg(Method):
 
     def __init__(self, config: VICRegConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.config, self.size = config, recipe.data.size
+        self.config, self.size, self.statistics = config, recipe.data.size, recipe.statistics
         self.backbone = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
         check_sides(recipe, self.backbone)
         self.expander = mlp(width(self.backbone), config.hidden, config.hidden, config.hidden)
 
     def views(self) -> Views:
         """Two views, of BYOL's two distributions (Appendix C.1)."""
-        transforms = augment.two_globals(self.size, (self.config.min_scale, 1.0))
+        transforms = augment.two_globals(self.size, (self.config.min_scale, 1.0), (), *self.statistics)
 
         def pair(image: Tensor, generator: Generator) -> list[Tensor]:
             return [augment.seeded(transform, image, generator) for transform in transforms]
