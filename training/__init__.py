@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.training.beginning import begun_with as begun_with
     from zoo.training.engine import run as run
     from zoo.training.recipe import Recipe as Recipe
     from zoo.training.scores import evaluate as evaluate
 
 _PUBLIC = {
     "run": "zoo.training.engine",
+    "begun_with": "zoo.training.beginning",
     "Recipe": "zoo.training.recipe",
     "evaluate": "zoo.training.scores",
 }

@@ -65,7 +65,8 @@ def check_family(recipe: Recipe, method: str, *families: str) -> None:
     if recipe.arch.family not in families:
         raise RecipeError(
             f"--arch.family is {recipe.arch.family!r}, and {method} trains {' or '.join(families)}: give "
-            f"--arch.family {families[0]} and an --arch.name of it, or take a method that pools features, as dino"
+            f"--arch.family {families[0]} and an --arch.name of it, an --init of it, or take a method that pools "
+            "features, as dino"
         )
 
 

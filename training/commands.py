@@ -19,11 +19,13 @@ log = logging.getLogger(__name__)
 
 def train_command(name: str, data: str, out: str, init: str | None, knobs: list[str]) -> None:
     """`zoo train NAME DATA [--init MODEL] [--section.knob VALUE …] --out OUT`."""
+    from zoo.training.beginning import begun_with
     from zoo.training.engine import run
-    from zoo.training.knobs import with_knobs
+    from zoo.training.knobs import named, with_knobs
     from zoo.training.methods import recipe
 
-    turned = with_knobs(recipe(name), knobs)
+    chosen = recipe(name) if init is None else begun_with(recipe(name), init, given=named(knobs))
+    turned = with_knobs(chosen, knobs)
     extra = [*(["--init", init] if init else []), *knobs]
     command = shlex.join(["zoo", "train", name, data, *extra, "--out", out])
     folder = run(turned, data, out, init=init, name=name, command=command)

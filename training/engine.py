@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def run(
     """Train `recipe` on `data` and return `out`, a model folder that `zoo.load` reads.
 
     test: images that only measure; without them the data's own split, a share held out of labelled data, or none.
-    init: a zoo model to begin with. name, command: of the recipe, for the card. scores: measure the model at the end.
+    init: a zoo model to begin with, for a recipe of its architecture: `zoo.training.begun_with(recipe, init)`.
+    name, command: of the recipe, for the card. scores: measure the model at the end.
 
     The same call on the same folder continues from its last checkpoint, and leaves a finished run as it is. Raises
     RecipeError where the folder holds a run of another recipe or other images, DataError where there are fewer images
@@ -309,14 +311,20 @@ def check_labels(method: Method, train: Source) -> None:
 
 
 def count_steps(recipe: Recipe, images: int, title: str) -> Step:
-    """Step 0 of the run: how many steps an epoch and the run have."""
+    """Step 0 of the run: how many steps an epoch and the run have.
+
+    Where `schedule.least_steps` asks for more than the images make, an epoch is several passes over them.
+    """
     if images < recipe.optim.batch:
         raise DataError(
             f"{title} has {counted(images, 'usable image')}, fewer than a batch of {recipe.optim.batch}: "
             f"type --optim.batch {max(1, images // 2)} or give more images"
         )
-    per_epoch = images // recipe.optim.batch
-    return Step(0, recipe.schedule.steps or recipe.schedule.epochs * per_epoch, per_epoch)
+    per_epoch, schedule = images // recipe.optim.batch, recipe.schedule
+    if schedule.steps is not None:
+        return Step(0, schedule.steps, per_epoch)
+    per_epoch = max(per_epoch, math.ceil((schedule.least_steps or 0) / schedule.epochs))
+    return Step(0, schedule.epochs * per_epoch, per_epoch)
 
 
 def start_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:

@@ -24,8 +24,8 @@ class MethodConfig(Protocol):
 _ANY_SIZE = {"vit": {"dynamic_img_size": True}, "swin": {"strict_img_size": False}}
 # BEiT's pre-training shares one table of relative positions among all blocks, and norms patches before they are pooled.
 _SHARED = {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True, "use_fc_norm": False}
-# Families with a class token; the others pool the mean.
-_WITH_TOKEN = ("vit",)
+# Families with a class token to pool; the others pool the mean.
+_WITH_TOKEN = ("vit", "eva", "pvt", "xcit")
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,32 @@ class Arch:
     """Blocks in each stage of a Swin."""
     window_size: int | None = None
     """Tokens along the side of a Swin's windows."""
+    own: tuple[tuple[str, str], ...] | None = None
+    """Other arguments of the timm architecture, each a name and a value in JSON; `--init` takes the model's. None: what
+    the zoo's recipes give the family."""
 
     def arguments(self) -> dict[str, Any]:
         """timm's keyword arguments that the finished encoder needs; drop path is for training only."""
-        arguments: dict[str, Any] = dict({**_ANY_SIZE, "beit": _SHARED}.get(self.family, {}))
-        if arguments:
-            arguments = {"img_size": self.size, **arguments}
+        arguments: dict[str, Any] = {}
+        if self.family in (*_ANY_SIZE, "beit"):
+            arguments = {"img_size": self.size, **_ANY_SIZE.get(self.family, {})}
+        if self.own is not None:
+            arguments |= {name: json.loads(value) for name, value in self.own}
+        elif self.family == "beit":
+            arguments |= _SHARED
         depths = None if self.depths is None else list(self.depths)
-        own: dict[str, Any] = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
-        own |= {"depths": depths, "window_size": self.window_size}
-        arguments |= {key: value for key, value in own.items() if value is not None}
+        sizes: dict[str, Any] = {
+            "embed_dim": self.embed_dim,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+        }
+        sizes |= {"depths": depths, "window_size": self.window_size}
+        arguments |= {key: value for key, value in sizes.items() if value is not None}
         if self.pooling != "token":
             arguments["global_pool"] = self.pooling
         if self.pooling != "token" and self.family == "vit":
             # Without its own norm: `patches` stay the final norm's output and `pooled` is their mean.
-            arguments["fc_norm"] = False
+            arguments.setdefault("fc_norm", False)
         return arguments
 
 
@@ -115,6 +126,9 @@ class Schedule:
     """Linear warm-up from 0; never more than a tenth of the run."""
     steps: int | None = None
     """So many steps in all, instead of epochs."""
+    least_steps: int | None = None
+    """Fewest steps that the epochs may make. Where images are few, an epoch is as many passes over them as it takes, so
+    that all that is counted in epochs keeps its share of the run. `--init` sets 1000."""
     final_lr: float = 0.0
     """Learning rate at the end of the cosine, not scaled by the batch."""
 
@@ -162,6 +176,14 @@ class Recipe:
                 f"--arch.pooling is 'token', and {self.arch.name} of the family {self.arch.family!r} has no class "
                 "token; give --arch.pooling avg"
             )
+        for argument, written in self.arch.own or ():
+            try:
+                json.loads(written)
+            except ValueError as error:
+                raise RecipeError(
+                    f"--arch.own {argument} is {written!r}, which is no JSON ({error}); give a number, true, false, a "
+                    "list in brackets or words in double quotes"
+                ) from error
         mean, std = self.data.mean, self.data.std
         if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
             raise RecipeError(
@@ -186,6 +208,7 @@ class Recipe:
         asked: dict[str, float | None] = {
             "data.limit": self.data.limit,
             "schedule.steps": self.schedule.steps,
+            "schedule.least_steps": self.schedule.least_steps,
             "run.minutes": self.run.minutes,
         }
         above_zero |= {f"--{knob}": value for knob, value in asked.items() if value is not None}

@@ -17,7 +17,7 @@ from zoo.errors import WeightsError
 from zoo.layouts.rules import Layout, Place, Tensors, at, joined, renamed
 from zoo.layouts.vit import mae_decoder_positions
 from zoo.loading import build
-from zoo.resizing import resized_distances, resized_positions
+from zoo.resizing import resized_tensors
 from zoo.weights import fit_report
 
 SHOWN = 6  # names of each kind in the report
@@ -77,7 +77,11 @@ def read_published(path: str | Path, card: ModelCard, layout: str | None = None)
     if chosen.check and (reason := chosen.check(module)):
         raise WeightsError(f"{path}, {chosen.name}: {reason}")
     encoder = _filled(encoder, module, chosen, notes)
-    _resize(encoder, module, card.interpolation, notes)
+    moved = resized_tensors(encoder, module, card.interpolation)
+    notes.resized += [
+        f"{name} {tuple(encoder[name].shape)} → {tuple(now.shape)}" for name, now in moved.items()
+    ]
+    encoder |= moved
     found = _decoder(other, decoder, chosen, notes, path)
     where = " ".join(part for part in place if part)
     report = notes.text(f"layout {chosen.name} ({chosen.writer}){f', at {where}' if where else ''}")
@@ -154,21 +158,6 @@ def _filled(tensors: Tensors, module: nn.Module, layout: Layout, notes: _Notes) 
             ]
     notes.filled += [name for name in out if name not in tensors]
     return out
-
-
-def _resize(tensors: Tensors, module: nn.Module, interpolation: str, notes: _Notes) -> None:
-    """Positions of another grid, relative ones too, become those of the module's, by the card's rule."""
-    for name, wanted in module.state_dict().items():
-        holder, _, kind = name.rpartition(".")
-        stored = tensors.get(name)
-        if stored is None or stored.shape == wanted.shape:
-            continue
-        if name == "pos_embed":
-            tensors[name] = resized_positions(stored, module, interpolation)
-        elif kind == "relative_position_bias_table":
-            tensors[name] = resized_distances(stored, module.get_submodule(holder), interpolation)
-        if tensors[name] is not stored:
-            notes.resized.append(f"{name} {tuple(stored.shape)} → {tuple(tensors[name].shape)}")
 
 
 def _decoder(

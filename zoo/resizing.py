@@ -161,6 +161,25 @@ def resized_distances(stored: Tensor, holder: nn.Module, interpolation: str) -> 
     return resize_distances(stored, ((side + 1) // 2,) * 2, new, interpolation)
 
 
+def resized_tensors(tensors: dict[str, Tensor], module: nn.Module, interpolation: str) -> dict[str, Tensor]:
+    """Those positions of another grid, relative ones too, on the module's own; what fits or cannot be is left out."""
+    found = {}
+    for name, wanted in module.state_dict().items():
+        holder, _, kind = name.rpartition(".")
+        stored = tensors.get(name)
+        if stored is None or stored.shape == wanted.shape:
+            continue
+        if name == "pos_embed":
+            moved = resized_positions(stored, module, interpolation)
+        elif kind == "relative_position_bias_table":
+            moved = resized_distances(stored, module.get_submodule(holder), interpolation)
+        else:
+            continue
+        if moved is not stored:
+            found[name] = moved
+    return found
+
+
 @lru_cache(maxsize=256)
 def _stretch(old: int, new: int, spline: bool) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The matrix (2 new - 1, 2 old - 1) that interpolates biases of `old` positions a side at those of `new`."""

@@ -131,14 +131,21 @@ class MAE(Method):
 
 
 def initialise_encoder(backbone: VisionTransformer) -> None:
-    """Fixed sine-cosine positions (zero for the class token); Xavier-uniform weights as in the authors' code."""
+    """Fixed sine-cosine positions (zero for the class token); Xavier-uniform weights as in the authors' code.
+
+    RecipeError for a ViT with other tokens than patches and one class token, or without positions of its own.
+    """
+    if backbone.cls_token is None or backbone.pos_embed is None or backbone.num_prefix_tokens != 1:
+        raise RecipeError(
+            "MAE and UM-MAE train ViTs of patches and one class token, which this architecture is not: take a method "
+            "that pools features, as dino, or another --arch.name or --init"
+        )
     for module in backbone.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     nn.init.xavier_uniform_(backbone.patch_embed.proj.weight.view(backbone.num_features, -1))
-    assert backbone.cls_token is not None and backbone.pos_embed is not None  # a plain ViT has both
     nn.init.normal_(backbone.cls_token, std=0.02)
     positions = sincos_positions(backbone.patch_embed.grid_size, backbone.num_features)
     backbone.pos_embed.requires_grad_(False)

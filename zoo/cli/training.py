@@ -35,7 +35,9 @@ def _train_arguments(parser: Parser) -> None:
         "data", nargs="?", metavar="DATA", help="an image folder, or a parquet file or folder"
     )
     parser.add_argument(
-        "--init", metavar="MODEL", help="start from this model's encoder, and its decoder where it fits"
+        "--init",
+        metavar="MODEL",
+        help="go on from this model: its architecture and weights, for 1,000 steps at least",
     )
     parser.add_argument("--out", metavar="FOLDER", help="where the run and then its model go: runs/NAME")
     parser.add_argument(
