@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RecipeError
-from zoo.training.progress import read_log
+from zoo.training.logs import read_log
 from zoo.training.recipe import Recipe
 
 Point = tuple[float, float, float]  # a value with its interval
@@ -47,13 +47,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Found:
-    """A cell and what came of it so far. rows: as `zoo evaluate --json` has them. stopped: why the sentry ended it."""
+    """A cell and what came of it so far. rows: as `zoo evaluate --json` has them. stopped: why the sentry ended it.
+
+    untuned: protocols whose training broke off, each with why.
+    """
 
     cell: Cell
     folder: Path
     rows: Sequence[Mapping[str, Any]] = ()
     stopped: str = ""
     done: bool = False
+    untuned: Mapping[str, str] = field(default_factory=dict)
 
     def point(self, protocol: str, features: str = "trained") -> Point | None:
         """Top-1 with its interval; None where it is not measured."""
@@ -93,7 +97,9 @@ class Found:
             return (
                 f"stopped: {self.stopped}; to try again, remove {self.cell.name}/ in the folder of this table"
             )
-        return "done" if self.done else "missing"
+        if not self.done:
+            return "missing"
+        return "; ".join(["done", *(f"{which} broke off: {why}" for which, why in self.untuned.items())])
 
 
 Column = tuple[str, Callable[[Found], str]]

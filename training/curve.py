@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from zoo.files import atomic_write
+from zoo.training.logs import read_log
 
 
 def draw_curve(log: Path) -> Path | None:
     """Draw `log.jsonl` as `curve.png` beside it; None where it holds no step yet."""
-    if not log.is_file():
+    if not (rows := read_log(log)):
         return None
     from matplotlib.figure import Figure  # half a second, at the end of a run only
 
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(7, 4), layout="constrained")
     loss = figure.subplots()
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from zoo.files import write_json
 from zoo.training import engine
 from zoo.training.data import CutViews, Order, loader
+from zoo.training.logs import read_log
 from zoo.training.optimisers import build_optimizer
-from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
 from zoo.words import counted
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from zoo.files import atomic_write
 from zoo.training.curve import draw_curve
+from zoo.training.logs import forget_after
 
 if TYPE_CHECKING:
     from zoo.training.recipe import Recipe
@@ -43,7 +43,7 @@ class Progress:
         self.bar: Any = None
         self.task: Any = None
         if not quiet:
-            _forget_after(self.path, state.step)
+            forget_after(self.path, state.step)
             # What an earlier start logged after its last checkpoint is dropped there too.
             self.board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step + 1)
 
@@ -104,24 +104,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl; none where there is no such file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drop log lines later than the checkpoint, so that a resumed run logs every step once."""
-    if path.is_file():
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        with atomic_write(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))
-
-
-def _step_of(line: str) -> float:
-    """The step a line is about; infinity for the half line of a run that was killed while it wrote."""
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return float("inf")

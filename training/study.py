@@ -15,9 +15,10 @@ import torch
 from zoo.errors import RecipeError
 from zoo.evaluate import measure
 from zoo.files import atomic_write, write_json
-from zoo.loading import load
+from zoo.loading import load, untrained
 from zoo.protocols import TRAINING
 from zoo.saving import save_picture
+from zoo.sources import Source
 from zoo.tables import markdown_table
 from zoo.training.cells import Asked, Cell, Found
 from zoo.training.claims import check_claim, claim_of, images_of, machines_of, write_claim
@@ -31,6 +32,9 @@ from zoo.training.sentry import Collapsed, Diverged
 from zoo.training.studies import Study, study_file
 
 log = logging.getLogger(__name__)
+
+# Protocols of a cell whose training broke off, each with why, in the cell's folder.
+UNTUNED = "untuned.json"
 
 
 def run_study(
@@ -107,16 +111,37 @@ def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> N
     for protocol in cell.protocols:
         if held_out is None or any(row["protocol"] == protocol for row in rows):
             continue
-        encoder, baselines, seed = load(folder), cell.baselines, cell.recipe.run.seed
         if protocol in TRAINING:
-            knobs, work = [*_shared(cell), *cell.tuning], folder / "tuning"
-            rows += tuned_scores(
-                encoder, train, held_out, [protocol], baselines=baselines, seed=seed, knobs=knobs, work=work
-            )
+            rows += _tuned(cell, folder, protocol, (train, held_out))
         else:
-            rows += measure(encoder, train, held_out, [protocol], baselines=baselines, seed=seed)
+            seed = cell.recipe.run.seed
+            rows += measure(load(folder), train, held_out, [protocol], baselines=cell.baselines, seed=seed)
         write_json(folder / "scores.json", rows)
     write_json(folder / "scores.json", rows)
+
+
+def _tuned(cell: Cell, folder: Path, protocol: str, data: tuple[Source, Source]) -> list[dict[str, Any]]:
+    """The scores of a protocol that trains; where it breaks off, why is noted as what came of it."""
+    encoder, seed, rows = load(folder), cell.recipe.run.seed, list[dict[str, Any]]()
+    knobs, work, broken = [*_shared(cell), *cell.tuning], folder / "tuning", _untuned(folder)
+    for scratch in (False, True) if cell.baselines else (False,):
+        begun, which = (untrained(encoder), f"{protocol} from scratch") if scratch else (encoder, protocol)
+        if which in broken:
+            continue
+        try:
+            rows += tuned_scores(begun, *data, [protocol], scratch=scratch, seed=seed, knobs=knobs, work=work)
+        except (Collapsed, Diverged) as error:
+            log.warning("%s of %s broke off: %s", which, cell.name, error)
+            broken |= {which: str(error)}
+            write_json(folder / UNTUNED, broken)
+    return rows
+
+
+def _untuned(folder: Path) -> dict[str, str]:
+    """Protocols of a cell whose training broke off, each with why."""
+    path = folder / UNTUNED
+    broken: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    return broken
 
 
 def _shared(cell: Cell) -> list[str]:
@@ -134,8 +159,9 @@ def _found(cell: Cell, out: Path) -> Found:
     scores, stopped = folder / "scores.json", folder / "stopped.json"
     rows: list[dict[str, Any]] = json.loads(scores.read_text()) if scores.is_file() else []
     why = json.loads(stopped.read_text())["why"] if stopped.is_file() else ""
-    measured = {row["protocol"] for row in rows}
-    return Found(cell, folder, rows, why, scores.is_file() and measured >= set(cell.protocols))
+    untuned = _untuned(folder)
+    over = {row["protocol"] for row in rows} | set(untuned)
+    return Found(cell, folder, rows, why, scores.is_file() and over >= set(cell.protocols), untuned)
 
 
 def _over(found: Found) -> bool:

@@ -35,8 +35,8 @@ from zoo.tables import table
 from zoo.training import evaluate
 from zoo.training.cells import Asked, small
 from zoo.training.data import decode
+from zoo.training.logs import read_log
 from zoo.training.methods import recipe
-from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
 from zoo.training.schedules import cosine
 from zoo.training.studies.methods import TURNED

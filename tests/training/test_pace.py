@@ -20,8 +20,8 @@ from zoo.training import engine, pace
 from zoo.training.cells import Found
 from zoo.training.data import CutViews
 from zoo.training.engine import run
+from zoo.training.logs import read_log
 from zoo.training.methods import method_names, recipe
-from zoo.training.progress import read_log
 from zoo.training.recipe import Recipe
 from zoo.training.schedules import warmup_cosine
 from zoo.weights import load_tensors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,43 @@ def test_what_the_sentry_stopped_is_told_and_not_run_again(
             "to try again, remove byol-0/ in the folder of this table"
         )
     assert trained == ["mae-0", "byol-0"]
+
+
+def test_a_tuning_that_breaks_off_is_told_and_the_study_goes_on(
+    tiny: Callable[..., Recipe], paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a learning rate of 1e30 the weights are no numbers after two steps; nothing is pretended."""
+    chosen = Small(tiny, ("mae", "byol"), ("finetune", "knn"))
+    plain, quick = (
+        chosen.cells,
+        ("--schedule.epochs", "1", "--schedule.warmup_epochs", "0", "--optim.batch", "24"),
+    )
+
+    def cells(asked: Asked) -> list[Cell]:
+        first, second = (dataclasses.replace(cell, tuning=quick, baselines=True) for cell in plain(asked))
+        return [dataclasses.replace(first, tuning=(*quick, "--optim.lr", "1e30")), second]
+
+    monkeypatch.setattr(chosen, "cells", cells)
+    monkeypatch.setattr(study, "study_file", lambda name: chosen)
+    for _ in range(2):  # a second call has nothing to do
+        table, out = run_study("two", paints, tmp_path / "out"), tmp_path / "out"
+        state = states(table)
+        assert state["byol-0"] == "done" and "finetune from scratch broke off" in state["mae-0"]
+        assert re.match(
+            r"done; finetune broke off: stopped at step \d of 3: .* no number\. Lower", state["mae-0"]
+        )
+        assert {row["protocol"] for row in json.loads((out / "mae-0" / "scores.json").read_text())} == {"knn"}
+    tuned = json.loads((out / "byol-0" / "scores.json").read_text())
+    assert [row["features"] for row in tuned if row["protocol"] == "finetune"] == ["trained", "from scratch"]
+
+
+def test_half_a_line_of_a_log_stops_no_study(one: None, paints: Path, tmp_path: Path) -> None:
+    table = run_study("one", paints, tmp_path / "out")
+    before = table.read_text()
+    with (tmp_path / "out" / "mae-0" / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')  # what a full disk leaves
+    table.unlink()
+    assert run_study("one", paints, tmp_path / "out").read_text() == before
 
 
 def test_seeds_and_knobs_reach_every_cell(one: None, paints: Path, tmp_path: Path) -> None:
