@@ -14,7 +14,7 @@ from zoo.encoder import Encoder
 from zoo.errors import DataError, RecipeError
 from zoo.sources import open_source, train_and_test
 from zoo.training.tuning import lowshot
-from zoo.training.tuning.lowshot import balanced, lowshot_recipe, lowshot_rows
+from zoo.training.tuning.lowshot import balanced, draw_seed, lowshot_recipe, lowshot_rows
 from zoo.training.tuning.trained import FEW_CLASSES, Task, told_right
 
 QUICK = ["--data.workers", "0", "--run.threads", "1", "--schedule.epochs", "2"]
@@ -66,6 +66,13 @@ def test_both_shares_and_the_mean_of_draws(
     ]
     assert alone[0][0]["settings"]["labels"] == alone[1][0]["settings"]["labels"] == 21
     assert not [*tmp_path.iterdir()]
+
+
+def test_no_two_evaluations_share_a_draw() -> None:
+    drawn = [draw_seed(seed, draw) for seed in range(100) for draw in range(5)]
+    assert len(set(drawn)) == len(drawn) and all(0 <= each < 2**63 for each in drawn)
+    assert [draw_seed(seed, 0) for seed in (0, 7)] == [0, 7]  # the 1 % of a seed lie in its 10 %
+    assert draw_seed(3, 2) == draw_seed(3, 2)
 
 
 def test_few_labels_are_enough_for_an_easy_task(paints: Path, encoder_of: Callable[[str], Encoder]) -> None:

@@ -7,7 +7,10 @@ import math
 from collections import defaultdict
 from typing import Any, cast
 
+import numpy as np
+
 from zoo.errors import RecipeError
+from zoo.masking import splitmix64
 from zoo.sources import Source, rank
 from zoo.training.recipe import Optim, Recipe, Schedule
 from zoo.training.tuning.finetune import FinetuneConfig, FineTuning, settings_of, usual_decay
@@ -53,10 +56,15 @@ def lowshot_rows(task: Task, share: float | None = None) -> list[dict[str, Any]]
     return [_row(task, each, SHARES.get(each, 1)) for each in ([share] if share else SHARES)]
 
 
+def draw_seed(seed: int, draw: int) -> int:
+    """The seed of a draw: the first is the evaluation's own, the others share none with another evaluation's."""
+    return seed if draw == 0 else int(splitmix64([seed], draw)[0, 0] >> np.uint64(1))
+
+
 def _row(task: Task, share: float, draws: int) -> dict[str, Any]:
     told, folders, minutes = [], [], 0.0
     for draw in range(draws):
-        seeded = dataclasses.replace(task, seed=task.seed + draw)
+        seeded = dataclasses.replace(task, seed=draw_seed(task.seed, draw))
         few = balanced(task.train, share, seeded.seed)
         check_few(few)
         recipe = lowshot_recipe(seeded, share, len(few))
