@@ -42,13 +42,14 @@ class Checkpoint:
             "sentry": self.sentry.state_dict(),
             "step": state.step,
             "seconds": state.seconds,
+            "skipped": list(state.skipped),
         }
         # Into an open file: torch's own writer would not say why it failed.
         with atomic_write(self.path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
 
     def restore(self, state: State) -> None:
-        """Load all in place, and steps and seconds into `state`. WeightsError where the file cannot be used."""
+        """Load all in place, and how far the run is into `state`. WeightsError where the file cannot be used."""
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             self.method.load_state_dict(content["method"])
@@ -58,6 +59,7 @@ class Checkpoint:
             if "sentry" in content:  # not in those of earlier versions
                 self.sentry.load_state_dict(content["sentry"])
             state.step, state.seconds = int(content["step"]), float(content["seconds"])
+            state.skip(content.get("skipped", []))
         except Exception as error:  # torch raises a dozen kinds for a damaged file, some without a word
             reason = (str(error) or "it ends too early").splitlines()[0]
             raise WeightsError(

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from zoo.errors import DataError, RecipeError
@@ -107,6 +108,9 @@ def _run(
         note = f"{note} {how}"
     state = State(skipped=sorted(dataset.skipped))
     loop(accelerator, method, dataset, recipe, out, state)
+    state.skip(gather_object(state.skipped))  # each process knows of its own share
+    if accelerator.is_main_process and state.skipped:
+        log.warning("%s", state.told_skipped().strip())
     facts = RunFacts(
         recipe=name or type(recipe.method).__module__.rpartition(".")[-1],
         command=command,
@@ -191,7 +195,7 @@ def loop(
             rate = set_rates(optimizer, recipe, step)
             loss, logs = train_step(accelerator, method, bare, optimizer, batch, step, recipe.run.seed)
             state.step += 1
-            state.skipped += [name for name in batch.skipped if name not in state.skipped]
+            state.skip(batch.skipped)
             state.seconds = time.monotonic() - started
             knn.add(logs.get("features"), batch.labels)
             row = sentry.look(state.step, loss, logs)  # stops the run, on all processes alike

@@ -49,7 +49,9 @@ def write_model(
 ) -> ModelCard:
     """Write encoder, decoder and card, without scores yet, into the run's folder."""
     card = card_of(out.resolve().name, recipe, method, train, state, facts)
-    return write_folder(out, card, method.encoder(), method.decoder(), body_of(card, out, facts.note))
+    return write_folder(
+        out, card, method.encoder(), method.decoder(), body_of(card, out, facts.note + state.told_skipped())
+    )
 
 
 def measure_model(

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from zoo.training.curve import draw_curve
 from zoo.training.logs import forget_after
+from zoo.words import counted
 
 if TYPE_CHECKING:
     from zoo.training.recipe import Recipe
@@ -31,6 +32,19 @@ class State:
     seconds: float = 0.0
     """Time spent training, over all the times the run was started."""
     skipped: list[str] = field(default_factory=list)
+    """Ids of the images that could not be read, over all the times the run was started."""
+
+    def skip(self, ids: Iterable[str]) -> None:
+        """Count images that could not be read, each once."""
+        self.skipped += [name for name in dict.fromkeys(ids) if name not in self.skipped]
+
+    def told_skipped(self) -> str:
+        """A sentence of the images that could not be read, after a space; nothing where all could."""
+        if not self.skipped:
+            return ""
+        many = len(self.skipped) > 1
+        said = f" {counted(len(self.skipped), 'image')} could not be read and {'were' if many else 'was'} skipped"
+        return f"{said}{', the first' if many else ':'} {self.skipped[0]}."
 
 
 class Progress:

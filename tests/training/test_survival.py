@@ -106,4 +106,4 @@ def test_other_errors_pass(tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_holds_all_it_takes(whole: Path) -> None:
-    assert set(saved(whole)) == {"method", "optimizer", "scaler", "sentry", "step", "seconds"}
+    assert set(saved(whole)) == {"method", "optimizer", "scaler", "sentry", "step", "seconds", "skipped"}
