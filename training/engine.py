@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
 from zoo.training.sentry import Sentry
+from zoo.training.shares import Logs, check_shares, joined, parts_of
 from zoo.words import counted
 
 log = logging.getLogger(__name__)
@@ -173,7 +175,8 @@ def loop(
 ) -> None:
     """Every step of a run, from its last checkpoint to its end; `state` and `bare` hold the result."""
     steps = count_steps(recipe, len(dataset), dataset.source.title)
-    _check_steps(steps, recipe.optim.batch, accelerator.num_processes)
+    check_shares(recipe.optim, accelerator.num_processes)
+    _warn_of_few(steps)
     optimizer = build_optimizer(bare.param_groups(recipe.optim), recipe.optim)
     method, optimizer = accelerator.prepare(bare, optimizer)
     sentry, knn = Sentry(recipe, steps), OnlineKNN(len(dataset))
@@ -193,7 +196,8 @@ def loop(
         for batch in loader(dataset, order, recipe.data.workers):
             step = dataclasses.replace(steps, index=state.step)
             rate = set_rates(optimizer, recipe, step)
-            loss, logs = train_step(accelerator, method, bare, optimizer, batch, step, recipe.run.seed)
+            seed, parts = recipe.run.seed, recipe.optim.accumulate
+            loss, logs = train_step(accelerator, method, bare, optimizer, batch, step, seed, parts)
             state.step += 1
             state.skip(batch.skipped)
             state.seconds = time.monotonic() - started
@@ -215,13 +219,8 @@ def loop(
         log.warning("%s", sentry.verdict())
 
 
-def _check_steps(steps: Step, batch: int, world: int) -> None:
-    """RecipeError where the processes cannot share a batch equally; a warning of a run that is over at once."""
-    if batch % world:
-        near = max(world, round(batch / world) * world)
-        raise RecipeError(
-            f"--optim.batch is {batch}, which {world} processes cannot share equally; give {near}"
-        )
+def _warn_of_few(steps: Step) -> None:
+    """A warning of a run that is over at once."""
     if steps.total < FEW_STEPS:
         log.warning(
             "%s in all, and the learning rate begins at 0: next to nothing will be learnt. "
@@ -238,21 +237,27 @@ def train_step(
     batch: Batch,
     step: Step,
     seed: int,
+    parts: int = 1,
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Forward, backward, the method's hooks and the optimiser: one step."""
+    """Forward and backward of each part of the batch, then the method's hooks and the optimiser: one step."""
     # Drop path draws from torch's generator: seeded by the step, so that a resumed run repeats what it would draw.
     torch.manual_seed(hash((seed, step.index, accelerator.process_index)) % 2**63)
-    batch = batch.to(accelerator.device)
-    with accelerator.autocast():
-        taught = {} if bare.classes is None else {"labels": batch.labels}
-        loss, logs = method(batch.views, step, batch.noise, **taught)
-    accelerator.backward(loss)
+    losses, logs = list[Tensor](), list[Logs]()
+    for number, part in enumerate(parts_of(batch.to(accelerator.device), parts), start=1):
+        # Gradients add up in each process; with the last part's, processes tell each other the sum.
+        with nullcontext() if number == parts else accelerator.no_sync(method):
+            with accelerator.autocast():
+                taught = {} if bare.classes is None else {"labels": part.labels}
+                loss, told = method(part.views, step, part.noise, **taught)
+            accelerator.backward(loss / parts)
+        losses.append(loss.detach())
+        logs.append(told)
     accelerator.unscale_gradients(optimizer)  # clipping must see them at their true size
     bare.before_step(step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     bare.after_step(step)
-    return loss.detach(), logs
+    return torch.stack(losses).mean(), joined(logs)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: Step) -> float:

@@ -16,6 +16,7 @@ from zoo.training.data import CutViews, Order, loader
 from zoo.training.logs import read_log
 from zoo.training.optimisers import build_optimizer
 from zoo.training.recipe import Recipe
+from zoo.training.shares import check_shares
 from zoo.words import counted
 
 # Steps before the clock starts, the share of the minutes that is measured, and the fewest and most steps of it.
@@ -54,6 +55,7 @@ def in_minutes(
 def _measured(accelerator: Accelerator, dataset: CutViews, recipe: Recipe) -> tuple[float, int]:
     """Seconds a step, and over how many steps of another method of the recipe, which is thrown away."""
     assert recipe.run.minutes is not None
+    check_shares(recipe.optim, accelerator.num_processes)
     steps = engine.count_steps(recipe, len(dataset), dataset.source.title)
     with torch.random.fork_rng(devices=[]):
         trial = recipe.method.build(recipe)
@@ -72,7 +74,8 @@ def _measured(accelerator: Accelerator, dataset: CutViews, recipe: Recipe) -> tu
             began = time.monotonic()
         step = dataclasses.replace(steps, index=min(index, steps.total - 1))
         engine.set_rates(optimizer, recipe, step)
-        loss, _ = engine.train_step(accelerator, prepared, trial, optimizer, batch, step, recipe.run.seed)
+        seed, parts = recipe.run.seed, recipe.optim.accumulate
+        loss, _ = engine.train_step(accelerator, prepared, trial, optimizer, batch, step, seed, parts)
         loss.item()  # a GPU would still be at it
         done = index + 1 - WARM
         # Every process takes as many steps: with others a fixed number, for their clocks differ.

@@ -105,6 +105,10 @@ class Optim:
 
     batch: int = 128
     """Images per step over all processes."""
+    accumulate: int = 1
+    """Equal parts that a process cuts its share of a batch into, for a memory that holds no more: their gradients are
+    averaged, and all else is done once per step. Where a loss or a batch norm compares images (SimCLR, VICReg; BYOL's
+    heads, ResNets), those of a part are compared by themselves: no substitute for a large batch there."""
     lr: float = 1.5e-4
     """Base learning rate for a batch of 256; the run uses lr * batch / 256."""
     kind: Literal["adamw", "sgd", "lars"] = "adamw"
@@ -192,6 +196,7 @@ class Recipe:
             )
         above_zero: dict[str, float] = {
             "--optim.batch": self.optim.batch,
+            "--optim.accumulate": self.optim.accumulate,
             "--optim.lr": self.optim.lr,
             "--schedule.epochs": self.schedule.epochs,
             "--data.size": self.data.size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -167,14 +168,22 @@ def curve(folder: Path) -> list[float]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["simclr", "dino", "mae", "byol"])
+@pytest.mark.parametrize(
+    ("name", "parts"), [("simclr", 1), ("dino", 1), ("dino", 2), ("mae", 1), ("byol", 1)]
+)
 def test_two_processes_have_the_loss_curve_of_one(
-    name: str, server: ForkServerContext, tiny: Callable[..., Recipe], photos: Path, tmp_path: Path
+    name: str,
+    parts: int,
+    server: ForkServerContext,
+    tiny: Callable[..., Recipe],
+    photos: Path,
+    tmp_path: Path,
 ) -> None:
-    """Negatives, batch norms and centre are of the global batch."""
+    """Negatives, batch norms and centre are of the global batch, also where each process cuts its share in parts."""
     recipe = tiny(f"{name}/smoke", schedule={"epochs": 2}, optim={"lr": 0.1, "kind": "sgd"})
     one, two = run(recipe, photos, tmp_path / "one"), tmp_path / "two"
-    together(server, train_share, recipe, photos, two)
+    shared = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, accumulate=parts))
+    together(server, train_share, shared, photos, two)
     assert len(curve(one)) == 6
     assert curve(two) == pytest.approx(curve(one), abs=1e-4, rel=1e-5)
     assert max(curve(one)) - min(curve(one)) > 1e-3  # no flat line

@@ -69,7 +69,10 @@ class Method(nn.Module):
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The loss and what to log. views: (B, C, h, w) each. noise: (B,) int64, one seed per image."""
+        """The loss and what to log. views: (B, C, h, w) each. noise: (B,) int64, one seed per image.
+
+        Called once per step, or for each part of its batch in turn (`Optim.accumulate`).
+        """
 
     def param_groups(self, optim: Optim) -> list[dict[str, Any]]:
         """Trainable parameters in two groups: matrices, which decay, and those that never do.

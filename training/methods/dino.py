@@ -136,7 +136,7 @@ class DINO(Method):
         self.teacher.requires_grad_(False)
         self.teacher_head.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(config.prototypes))
-        self._teacher_mean: Tensor | None = None
+        self._teacher_means: list[Tensor] = []  # (K,) of each part of this step's batch
 
     def views(self) -> Views:
         """Two global crops and the local ones (§3.1, "Implementation details"; BYOL's colours)."""
@@ -172,7 +172,7 @@ class DINO(Method):
         targets = F.softmax((teacher - self.centre) / temperature, dim=-1).unflatten(0, (-1, batch))
         guesses = F.log_softmax(student / self.config.student_temperature, dim=-1).unflatten(0, (-1, batch))
         loss = pairwise_cross_entropy(targets, guesses)
-        self._teacher_mean = teacher.mean(dim=0)
+        self._teacher_means.append(teacher.mean(dim=0))
         entropy = -(targets * targets.clamp(min=1e-12).log()).sum(-1).mean()
         return loss, {
             "teacher_entropy": entropy.detach(),
@@ -210,8 +210,8 @@ class DINO(Method):
         momentum = self.momentum(step)
         ema_update(self.teacher, self.student, momentum)
         ema_update(self.teacher_head, self.student_head, momentum)
-        assert self._teacher_mean is not None  # forward comes first
-        mean = self._teacher_mean
+        mean = torch.stack(self._teacher_means).mean(0)  # forward comes first
+        self._teacher_means.clear()
         if dist.is_initialized():
             dist.all_reduce(mean)
             mean = mean / dist.get_world_size()

@@ -46,7 +46,7 @@ class FinetuneConfig:
         """Never: fine-tuning begins with an encoder (`FineTuning`). Raises RecipeError."""
         raise RecipeError("fine-tuning begins with a model: zoo evaluate MODEL DATA --protocol finetune")
 
-    def check(self, batch: int) -> None:
+    def check(self, batch: int, parts: int) -> None:
         """RecipeError for a knob whose value cannot work."""
         shares = {"smoothing": self.smoothing, "erase": self.erase}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
@@ -62,8 +62,9 @@ class FinetuneConfig:
             raise RecipeError(f"--method.randaugment is {self.randaugment}; give a magnitude from 0 to 10")
         if self.mixup < 0 or self.cutmix < 0:
             raise RecipeError("--method.mixup and --method.cutmix are alphas; give 0 for none, or more")
-        if (self.mixup or self.cutmix) and batch % 2:
-            raise RecipeError(f"--optim.batch is {batch}, and mixing takes pairs; give {batch + 1}")
+        if (self.mixup or self.cutmix) and batch // parts % 2:
+            cut = f" in {parts} parts" if parts > 1 else ""
+            raise RecipeError(f"--optim.batch is {batch}{cut}, and mixing takes pairs; give {batch + parts}")
 
 
 class FineTuning(Method):
@@ -71,7 +72,7 @@ class FineTuning(Method):
 
     def __init__(self, config: FinetuneConfig, recipe: Recipe, encoder: Encoder, classes: int) -> None:
         super().__init__()
-        config.check(recipe.optim.batch)
+        config.check(recipe.optim.batch, recipe.optim.accumulate)
         self.config, self.size, self.classes = config, recipe.data.size, classes
         self.family: Family = encoder.family
         self.transform = encoder.transform
