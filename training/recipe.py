@@ -79,6 +79,17 @@ class Arch:
             arguments.setdefault("fc_norm", False)
         return arguments
 
+    def check_own(self) -> None:
+        """RecipeError where a value of `own` is no JSON."""
+        for argument, written in self.own or ():
+            try:
+                json.loads(written)
+            except ValueError as error:
+                raise RecipeError(
+                    f"--arch.own {argument} is {written!r}, which is no JSON ({error}); give a number, true, false, a "
+                    "list in brackets or words in double quotes"
+                ) from error
+
 
 @dataclass(frozen=True)
 class Data:
@@ -97,6 +108,14 @@ class Data:
     """At most this many images, evenly spread; None takes them all."""
     workers: int = 1
     """Processes that cut views while the model computes."""
+
+    def check_statistics(self) -> None:
+        """RecipeError for a mean and deviation that no three channels have."""
+        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+            raise RecipeError(
+                f"--data.mean is {self.mean} and --data.std {self.std}; give three numbers each, those of std above 0, "
+                "as in 0.5 0.5 0.5"
+            )
 
 
 @dataclass(frozen=True)
@@ -180,20 +199,8 @@ class Recipe:
                 f"--arch.pooling is 'token', and {self.arch.name} of the family {self.arch.family!r} has no class "
                 "token; give --arch.pooling avg"
             )
-        for argument, written in self.arch.own or ():
-            try:
-                json.loads(written)
-            except ValueError as error:
-                raise RecipeError(
-                    f"--arch.own {argument} is {written!r}, which is no JSON ({error}); give a number, true, false, a "
-                    "list in brackets or words in double quotes"
-                ) from error
-        mean, std = self.data.mean, self.data.std
-        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-            raise RecipeError(
-                f"--data.mean is {mean} and --data.std {std}; give three numbers each, those of std above 0, "
-                "as in 0.5 0.5 0.5"
-            )
+        self.arch.check_own()
+        self.data.check_statistics()
         above_zero: dict[str, float] = {
             "--optim.batch": self.optim.batch,
             "--optim.accumulate": self.optim.accumulate,

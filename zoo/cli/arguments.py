@@ -130,8 +130,12 @@ def add_backend(parser: Parser) -> None:
 
 
 def check_model(arguments: argparse.Namespace) -> None:
-    """Raise what `load_model` would of a wrong name: before torch is imported or many images listed, both slow."""
+    """Raise what `load_model` would of wrong words: before torch is imported or many images listed, both slow."""
     if getattr(arguments, "backend", None) == "onnx":
+        if arguments.weights:
+            raise UsageError(
+                "--weights are PyTorch's, and an exported graph holds its own; leave out one of the two"
+            )
         room("export.folder").export_folder(arguments.model)
     else:
         find(arguments.model)
@@ -152,10 +156,6 @@ def load_model(arguments: argparse.Namespace, size: int | None = None) -> Encode
 
 def _exported(arguments: argparse.Namespace, size: int | None) -> Encoder:
     """The encoder that ONNX Runtime computes. --device auto leaves the provider to it."""
-    if arguments.weights:
-        raise UsageError(
-            "--weights are PyTorch's, and an exported graph holds its own; leave out one of the two"
-        )
     check_model(arguments)
     providers = None if arguments.device == "auto" else (arguments.device,)
     encoder: Encoder = room("export.runtime").OnnxEncoder(
