@@ -30,6 +30,10 @@ def backbone(arch: Arch, *, drop_path: float = 0.0) -> nn.Module:
         raise RecipeError(
             f"{error}. --arch.name is {arch.name} and --arch.family {arch.family}; families are {', '.join(names())}"
         ) from error
+    if arch.pooling == "token" and getattr(module, "cls_token", None) is None:
+        raise RecipeError(
+            f"--arch.pooling is 'token', and {arch.name} has no class token; give --arch.pooling avg"
+        )
     # Convolutions compute faster on pixels that hold their channels side by side, and hand them on so.
     return module.to(memory_format=torch.channels_last) if arch.family == "resnet" else module
 

@@ -126,8 +126,8 @@ class Optim:
     """Images per step over all processes."""
     accumulate: int = 1
     """Equal parts that a process cuts its share of a batch into, for a memory that holds no more: their gradients are
-    averaged, and all else is done once per step. Where a loss or a batch norm compares images (SimCLR, VICReg; BYOL's
-    heads, ResNets), those of a part are compared by themselves: no substitute for a large batch there."""
+    averaged, and all else is done once per step. Where a loss or a batch norm compares images (SimCLR, VICReg, BYOL,
+    DINO with `head_norm`, ResNets), those of a part are compared by themselves: no substitute for a large batch."""
     lr: float = 1.5e-4
     """Base learning rate for a batch of 256; the run uses lr * batch / 256."""
     kind: Literal["adamw", "sgd", "lars"] = "adamw"

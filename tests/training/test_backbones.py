@@ -86,6 +86,12 @@ def test_an_encoder_that_cannot_be_is_one_message(
         run(turned, photos, tmp_path / "run")
 
 
+def test_a_network_without_a_class_token_cannot_pool_one() -> None:
+    arch = Arch("ssl_zoo_ummae_pvt_micro", family="pvt", size=64)
+    with pytest.raises(RecipeError, match=r"has no class token; give --arch\.pooling avg"):
+        backbone(arch)
+
+
 def test_masked_methods_name_the_families_they_train(tiny: Callable[..., Recipe]) -> None:
     with pytest.raises(RecipeError, match=r"--arch\.family is 'resnet', and mae trains vit"):
         turned = tiny("mae/smoke", arch=RESNET)

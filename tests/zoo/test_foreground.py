@@ -119,6 +119,9 @@ def test_the_scores_go_onto_the_card(
     found = {each.task: each for each in read_card(model).results}
     assert len(found) == 4 and found["foreground"].command.endswith("--protocol foreground --baselines")
     assert found["foreground, whole image"].value == 0.25
+    assert main([*words, "--baselines", "--weights", "random", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert ", untrained" in out and ", trained" not in out
 
 
 def iou_of(mask: np.ndarray, trimap: np.ndarray) -> float:

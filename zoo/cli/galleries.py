@@ -60,7 +60,9 @@ def _gallery(arguments: argparse.Namespace) -> None:
     print(photos.said)
     bare, loaded = _shown(arguments)
     out = Path(arguments.out)
-    if masked := [each for each in loaded if each.encoder.decoder is not None]:
+    # A tokenizer's decoder paints whole images: it takes no mask.
+    decoders = [(each, each.encoder.card.decoder) for each in loaded]
+    if masked := [each for each, decoder in decoders if decoder is not None and decoder.kind != "dvae"]:
         asked = {"strategy": arguments.strategy, "ratio": arguments.ratio, "seed": arguments.seed}
         picture, errors = reconstructions(masked, photos, **asked)
         means = ", ".join(f"{name} {float(error.mean()):.4f}" for name, error in errors.items())

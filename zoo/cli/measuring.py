@@ -222,10 +222,11 @@ def _foreground(arguments: argparse.Namespace) -> None:
     from zoo.evaluate.foreground import beside_untrained, foreground_scores
     from zoo.evaluate.results import foreground_results
 
-    if arguments.baselines:
+    untrained = arguments.weights == "random"
+    if arguments.baselines and not untrained:
         scores = beside_untrained(encoder, arguments.data)
     else:
-        features = UNTRAINED if arguments.weights == "random" else TRAINED
+        features = UNTRAINED if untrained else TRAINED
         scores = [{**foreground_scores(encoder, arguments.data), "features": features}]
     rows = [
         [f"attention of head {score['settings']['head']}, {score['features']}", f"{score['iou']:.3f}"]

@@ -113,7 +113,8 @@ def _with_prefix(module: VisionTransformer, positions: Tensor, patches: Tensor) 
 def class_token(module: VisionTransformer, pixels: Tensor) -> Tensor:
     """The class token after all blocks and the final norm, (B, D), without the last block's work on the patches.
 
-    Of that block's twelve D² multiplications for each patch, the keys and values it needs are two.
+    Of that block's twelve D² multiplications for each patch, the keys and values it needs are two. A last block that
+    is compiled is not called, and computes as if it were not.
     """
     if module.cls_token is None:
         raise Unsupported("this model has no class token; its pooled features are the mean of its patches")
@@ -121,7 +122,7 @@ def class_token(module: VisionTransformer, pixels: Tensor) -> Tensor:
     for earlier in module.blocks[:-1]:
         x = earlier(x)
     last: Any = module.blocks[-1]
-    known = type(last) is Block and type(last.attn) is Attention and last.attn.gate is None
+    known = type(last) is Block and type(last.attn) is Attention and getattr(last.attn, "gate", None) is None
     if not known:
         x = last(x)[:, :1]
     else:
