@@ -15,7 +15,7 @@ from PIL import Image
 
 from zoo.cli import main
 from zoo.cli.arguments import split_knobs
-from zoo.cli.measuring import PHRASES
+from zoo.cli.measuring import PHRASES, _told
 from zoo.protocols import PROTOCOLS, TRAINING
 from zoo.tables import pairs, table
 
@@ -398,3 +398,16 @@ def test_pairs_indent_further_lines() -> None:
         "licence  Apache-2.0",
         "         weights: none",
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "61.00 % (58.0–64.0)"),
+        ({"top5": 87.5}, "61.00 % (58.0–64.0), top-5 87.50 %"),
+        ({"top5": 87.5, "minutes": 3.04}, "61.00 % (58.0–64.0), top-5 87.50 %, 3.0 min"),
+    ],
+)
+def test_a_score_is_told_with_what_it_has(more: dict[str, float], told: str) -> None:
+    row = {"protocol": "lowshot", "features": "tuned", "share": 0.01, "top1": 61.0, "low": 58.0, "high": 64.0}
+    assert _told({**row, **more}) == ("lowshot, 1% of the labels", "tuned", told)

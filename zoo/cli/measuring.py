@@ -253,11 +253,9 @@ def _told(score: dict[str, Any]) -> tuple[str, str, str]:
         if "share" in score:
             named += f", {score['share']:.0%} of the labels"
         top1 = f"{score['top1']:.2f} % ({score['low']:.1f}–{score['high']:.1f})"
-        return (
-            named,
-            score["features"],
-            top1 + (f", {score['minutes']:.1f} min" if "minutes" in score else ""),
-        )
+        top5 = f", top-5 {score['top5']:.2f} %" if "top5" in score else ""
+        minutes = f", {score['minutes']:.1f} min" if "minutes" in score else ""
+        return named, score["features"], top1 + top5 + minutes
     told = f"{score['error']:.4f} on hidden pixels: {score['ratio']:.2f} × the mean colour's"
     return "reconstruction", "decoder", f"{told} (a smooth fill: {score['smooth_ratio']:.2f} ×)"
 
