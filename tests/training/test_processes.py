@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -225,3 +227,52 @@ def test_two_processes_train_to_the_weights_of_one(
     # Not to the last bit: Adam turns rounding into steps where a gradient is next to nothing.
     assert (mine - other).norm() < 0.05 * moved
     assert len(ours.card.results) == len(theirs.card.results) > 0  # measured by one process, once
+
+
+NOTING = """
+import os
+from pathlib import Path
+from zoo.training.methods.mae import MAE, MAEConfig
+from zoo.training.methods.mae import smoke as its_smoke
+import dataclasses
+from zoo.training.recipe import Recipe
+
+class Noting(MAE):
+    def after_step(self, step):
+        rank, world = os.environ["RANK"], os.environ["WORLD_SIZE"]
+        with (Path(__file__).parent / f"rank{rank}").open("a") as file:
+            file.write(f"{step.index} {world}\\n")
+
+@dataclasses.dataclass(frozen=True)
+class Config(MAEConfig):
+    def build(self, recipe):
+        return Noting(self, recipe)
+
+def noting() -> Recipe:
+    usual = its_smoke()
+    return dataclasses.replace(usual, method=Config(0.75, 16, 1, 2))
+"""
+
+
+@pytest.mark.timeout(300)
+def test_torchrun_starts_the_same_command(photos: Path, tmp_path: Path) -> None:
+    """`torchrun --nproc_per_node 2 -m zoo train …`: two processes take every step and write one model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    (tmp_path / "noting.py").write_text(NOTING)
+    launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]  # what torchrun runs
+    small = ["--arch.name", "test_vit", "--arch.size", "32", "--data.size", "32", "--optim.batch", "4"]
+    command = ["train", f"{tmp_path}/noting.py:noting", str(photos), *small, "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "zoo", *command],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = [(tmp_path / f"rank{rank}").read_text().splitlines() for rank in range(2)]
+    assert steps == [["0 2", "1 2", "2 2"]] * 2
+    card = zoo.load(tmp_path / "run", device="cpu").card
+    assert card.training is not None and card.training.steps == 3
