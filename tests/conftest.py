@@ -7,6 +7,9 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hub_server import Hub
     from torch import nn
 
 # Before anything imports torch: two workers with two threads each would fight for two cores, and sums taken by one
@@ -59,6 +62,21 @@ def randomise() -> Callable[..., None]:
                     tensor.copy_((1.0 if scale else 0.0) + 0.3 * noise)
 
     return draw
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A live Hub that HF_ENDPOINT names, an empty cache of the client's, an empty local zoo, and nobody logged in."""
+    from hub_server import running
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "zoo_home"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with running() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -23,7 +23,10 @@ from zoo.images import read_image
 from zoo.masking import splitmix64
 from zoo.progress import track
 from zoo.sources import Source
+from zoo.training import memory
 from zoo.training.methods import Views
+from zoo.training.recipe import Recipe
+from zoo.training.unpacked import is_remote, unpacked
 from zoo.words import counted
 
 log = logging.getLogger(__name__)
@@ -77,25 +80,37 @@ def decode(encoded: bytes, side: int) -> Tensor:
     return pixels
 
 
+def cut_views(source: Source, views: Views, recipe: Recipe) -> CutViews:
+    """The images of a run. Views are the same wherever they are kept: decoded in memory where `data.cache` asks for it
+    and they fit, else as they were encoded. What cannot be read at random, or lies on the Hub, is unpacked first.
+    """
+    cache, side = recipe.data.cache, recipe.data.side
+    if cache and (need := memory.cache_bytes(len(source), side)) > memory.SHARE * memory.free_bytes():
+        log.warning(
+            "the decoded images of %s would take %.1f GB of memory, and %.1f GB are free: they are decoded anew for "
+            "each epoch (--data.side %d makes them smaller)",
+            *(source.title, need / 1e9, memory.free_bytes() / 1e9, side),
+        )
+        cache = False
+    if not cache or is_remote(source):
+        source = unpacked(source)
+    return CutViews(source, views, recipe.run.seed, side, cache)
+
+
 class CutViews(Dataset[Sample]):
-    """Views of the images of a source; a key is (epoch, image)."""
+    """Views of the images of a source; a key is (epoch, image). Where one cannot be read, the next stands in for it."""
 
     def __init__(self, source: Source, views: Views, seed: int, side: int, cache: bool) -> None:
         self.source, self.cut, self.seed, self.side = source, views, seed, side
         self.skipped: dict[str, str] = {}
-        self.images: list[tuple[Tensor, int]] | None = None
+        self.images: list[Tensor | None] | None = None
         if cache:
-            self.images = list(self._decode_all())
-            if not self.images:
-                raise DataError(f"none of the {len(source)} images of {source.title} can be read")
+            self.images = [self._decoded(i) for i in track(range(len(source)), "decoding")]
+            self._tell_skipped()
 
-    def _decode_all(self) -> Iterator[tuple[Tensor, int]]:
-        """Every image that can be read, with its place in the source."""
-        for i in track(range(len(self.source)), "decoding"):
-            try:
-                yield decode(self.source.read(i), self.side), i
-            except ImageError as error:
-                self.skipped[self.source.ids[i]] = str(error)
+    def _tell_skipped(self) -> None:
+        if len(self.skipped) == len(self.source):
+            raise self._nothing()
         if self.skipped:
             first, why = next(iter(self.skipped.items()))
             log.warning(
@@ -103,7 +118,7 @@ class CutViews(Dataset[Sample]):
             )
 
     def __len__(self) -> int:
-        return len(self.source) if self.images is None else len(self.images)
+        return len(self.source)
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, image = key
@@ -117,17 +132,30 @@ class CutViews(Dataset[Sample]):
 
     def _image(self, index: int) -> tuple[Tensor, int]:
         """A decoded image and its place in the source; where it cannot be read, the next that can stands in for it."""
-        if self.images is not None:
-            return self.images[index]
         for step in range(len(self.source)):
             i = (index + step) % len(self.source)
-            try:
-                return decode(self.source.read(i), self.side), i
-            except ImageError as error:
-                if self.source.ids[i] not in self.skipped:
-                    self.skipped[self.source.ids[i]] = str(error)
-                    log.warning("skipped an unreadable image, %s: %s", self.source.ids[i], error)
-        raise DataError(f"none of the {len(self.source)} images of {self.source.title} can be read")
+            if self.images is not None:
+                pixels = self.images[i]
+            else:
+                known = len(self.skipped)
+                pixels = self._decoded(i)
+                if len(self.skipped) > known:
+                    name = self.source.ids[i]
+                    log.warning("skipped an unreadable image, %s: %s", name, self.skipped[name])
+            if pixels is not None:
+                return pixels, i
+        raise self._nothing()
+
+    def _decoded(self, i: int) -> Tensor | None:
+        """Image i of the source, or None, and why in `skipped`, where it cannot be read."""
+        try:
+            return decode(self.source.read(i), self.side)
+        except ImageError as error:
+            self.skipped.setdefault(self.source.ids[i], str(error))
+            return None
+
+    def _nothing(self) -> DataError:
+        return DataError(f"none of the {len(self.source)} images of {self.source.title} can be read")
 
 
 @dataclass(frozen=True)

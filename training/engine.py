@@ -22,7 +22,7 @@ from zoo.sources import Source, open_source, splits, train_and_test
 from zoo.training.beginning import start_from
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.continued import claim_folder, which_images
-from zoo.training.data import Batch, CutViews, Order, loader
+from zoo.training.data import Batch, CutViews, Order, cut_views, loader
 from zoo.training.disk import told_when_full
 from zoo.training.finish import RunFacts, call_of, measure_model, write_model
 from zoo.training.finite import not_finite
@@ -102,7 +102,7 @@ def _run(
     method = _prepared(recipe, train, init)
     before = _run_first(method, data, out, test, command)
     accelerator = start_accelerator(recipe.run.precision)
-    dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
+    dataset = cut_views(train, method.views(), recipe)
     if recipe.run.minutes is not None:
         from zoo.training.pace import in_minutes  # it takes steps of this file
 
@@ -122,7 +122,7 @@ def _run(
         images=len(dataset),
         note=note,
     )
-    _finish(accelerator, out, recipe, method, (train, held_out if scores else None), state, facts)
+    _finish(accelerator, out, recipe, method, (dataset.source, held_out if scores else None), state, facts)
     if accelerator.is_main_process:
         write_json(out / "recipe.json", {**claim, "finished": True})
     return out

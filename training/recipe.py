@@ -98,7 +98,7 @@ class Data:
     size: int = 128
     """Pixels of a (global) view."""
     cache: bool = True
-    """Decode every image once and keep it in memory as uint8."""
+    """Decode every image once and keep it in memory as uint8, where there is room; views are the same either way."""
     mean: tuple[float, ...] = TransformSpec.mean
     """Of each channel, of pixels from 0 to 1: what views are normalised by; ImageNet's. `--init` takes the model's."""
     std: tuple[float, ...] = TransformSpec.std

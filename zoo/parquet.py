@@ -48,6 +48,11 @@ class RowGroups:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _decoding=threading.Lock())
 
+    @property
+    def remote(self) -> bool:
+        """Whether the files lie on the Hub."""
+        return any(isinstance(path, HubFile) for path, _, _ in self._places)
+
     def stamps(self) -> list[str]:
         """SHA-256 of each file's size, beginning and end: its footer tells where every column chunk lies."""
         return [_stamp(path) for path in dict.fromkeys(path for path, _, _ in self._places)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Generator, Tensor
 
 from zoo.errors import DataError
 from zoo.sources import Source, open_source
-from zoo.training import augment
-from zoo.training.data import Batch, CutViews, Key, Order, decode, loader, sample_seed
+from zoo.training import augment, memory
+from zoo.training.data import Batch, CutViews, Key, Order, cut_views, decode, loader, sample_seed
+from zoo.training.recipe import Recipe
 
 
 def two_views(image: Tensor, generator: Generator) -> list[Tensor]:
@@ -185,13 +187,15 @@ def damaged(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_cached_images_leave_the_damaged_ones_out(damaged: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_cached_images_count_the_damaged_ones(damaged: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         dataset = cut(open_source(damaged))
-    assert len(dataset) == 6
+    assert len(dataset) == 8
     assert sorted(dataset.skipped) == ["2.jpg", "5.jpg"]
     assert "skipped 2 unreadable images, the first 2.jpg" in caplog.text
-    assert len(batches(dataset, Order(len(dataset), 3, 0, 0, 4))) == 4
+    # The views are those of a run without a cache: it may be continued on a machine with less memory.
+    order = Order(len(dataset), 4, 0, 0, 4)
+    assert same(batches(dataset, order), batches(cut(open_source(damaged), cache=False), order))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -211,8 +215,9 @@ def test_uncached_damaged_images_are_replaced_and_counted(
         ) == 1  # said once, though every epoch meets it again
 
 
-def test_the_next_readable_image_stands_in(damaged: Path) -> None:
-    dataset = cut(open_source(damaged), cache=False)
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_next_readable_image_stands_in(damaged: Path, cache: bool) -> None:
+    dataset = cut(open_source(damaged), cache=cache)
     for index, expected in ((2, 3), (5, 6), (7, 7)):
         seed = sample_seed(0, 0, index)
         image = decode((damaged / f"{expected}.jpg").read_bytes(), 40)
@@ -235,3 +240,47 @@ def test_nothing_readable_is_an_error(tmp_path: Path, cache: bool) -> None:
         (tmp_path / name).write_bytes(b"no")
     with pytest.raises(DataError, match=f"none of the 2 images of {tmp_path.name} can be read"):
         cut(open_source(tmp_path), cache=cache)[0, 0]
+
+
+# Memory
+
+
+def test_a_cache_that_does_not_fit_is_left_out(
+    photos: Path,
+    tiny: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, chosen = open_source(photos, "train"), tiny("mae/smoke")
+    order = Order(len(source), 4, 0, 0, 6)
+    roomy = cut_views(source, two_views, chosen)
+    need = memory.cache_bytes(len(source), chosen.data.side)
+    monkeypatch.setattr(memory, "free_bytes", lambda: round(1.01 * need / memory.SHARE))
+    assert cut_views(source, two_views, chosen).images is not None and not caplog.records
+    monkeypatch.setattr(memory, "free_bytes", lambda: round(0.99 * need / memory.SHARE))
+    with caplog.at_level(logging.WARNING):
+        tight = cut_views(source, two_views, chosen)
+    assert roomy.images is not None and tight.images is None
+    assert len(caplog.records) == 1 and "decoded anew for each epoch" in caplog.text
+    assert same(batches(tight, order), batches(roomy, order))
+
+
+def test_what_a_cache_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos of 3:2 reduced to the side are no larger than the estimate, of each process of this machine."""
+    alone = memory.cache_bytes(1000, 160)
+    assert 1000 * 3 * 160 * 160 < alone < 1000 * 3 * 160 * 240
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert memory.cache_bytes(1000, 160) == 8 * alone
+
+
+def test_free_memory_is_a_containers_where_it_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    whole = memory.free_bytes()
+    assert whole > 10_000
+    for name, text in {"max": "9000", "current": "4000", "stat": "anon 10\ninactive_file 500\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.free_bytes() == 9000 - 4000 + 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes() > 10_000

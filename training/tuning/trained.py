@@ -24,7 +24,7 @@ from zoo.extraction import extract, images_hash, weights_hash
 from zoo.files import sweep
 from zoo.registry import home
 from zoo.sources import Source
-from zoo.training.data import CutViews
+from zoo.training.data import cut_views
 from zoo.training.disk import told_when_full
 from zoo.training.engine import loop, start_accelerator
 from zoo.training.knobs import with_knobs
@@ -112,7 +112,7 @@ def fit(task: Task, method: Method, recipe: Recipe, train: Source) -> tuple[Stat
     accelerator = start_accelerator(recipe.run.precision, cpu=task.encoder.device.type == "cpu")
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    dataset = CutViews(train, method.views(), recipe.run.seed, recipe.data.side, recipe.data.cache)
+    dataset = cut_views(train, method.views(), recipe)
     state = State(skipped=sorted(dataset.skipped))
     with told_when_full(folder):
         sweep(folder)  # what a killed call was writing

@@ -32,7 +32,10 @@ def _train_arguments(parser: Parser) -> None:
         "recipe", metavar="RECIPE", help="METHOD/RECIPE, as in mae/smoke, or ./mymethod.py:recipe"
     )
     parser.add_argument(
-        "data", nargs="?", metavar="DATA", help="an image folder, or a parquet file or folder"
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="an image folder, a parquet file or folder, or hf:owner/name[@revision][:split], which is fetched once",
     )
     parser.add_argument(
         "--init",
