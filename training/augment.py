@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from zoo.cards import TransformSpec
+from zoo.images import MODES
 
 IMAGENET_MEAN, IMAGENET_STD = TransformSpec.mean, TransformSpec.std
 
@@ -71,7 +72,7 @@ def one_view(
 
 def coloured_crop(jitter: tuple[float, float, float], scale: tuple[float, float]) -> Transform:
     """Brightness, contrast and saturation, a mirror half the time, and a random crop that keeps its own size."""
-    before = v2.Compose([v2.ColorJitter(*jitter), v2.RandomHorizontalFlip()])
+    before = v2.Compose([by_layer(v2.ColorJitter(*jitter)), v2.RandomHorizontalFlip()])
     place = v2.RandomResizedCrop(1, scale=scale)  # where; resizing is another's
 
     def cut(image: Tensor) -> Tensor:
@@ -80,6 +81,15 @@ def coloured_crop(jitter: tuple[float, float, float], scale: tuple[float, float]
         return part
 
     return cut
+
+
+def by_layer(transform: Transform) -> Transform:
+    """A transform of colours, which knows one channel or three: others are changed as grey pictures are, all alike."""
+
+    def of_any(image: Tensor) -> Tensor:
+        return transform(image) if len(image) in MODES else transform(image[:, None])[:, 0]
+
+    return of_any
 
 
 def resize(size: int, interpolation: Literal["bicubic", "lanczos"]) -> Transform:
@@ -98,11 +108,12 @@ def colour_distortion(
     probability: float = 0.8,
     grey: float = 0.2,
 ) -> list[Transform]:
-    """Colour jitter in random order with a probability, then grey with another."""
-    return [
-        v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], p=probability),
-        v2.RandomGrayscale(p=grey),
-    ]
+    """Colour jitter in random order with a probability, then grey with another.
+
+    Of an image that has no three channels, brightness and contrast change alone.
+    """
+    jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+    return [by_layer(v2.RandomApply([jitter], p=probability)), by_layer(v2.RandomGrayscale(p=grey))]
 
 
 def blur(size: int, probability: float) -> list[Transform]:
@@ -151,13 +162,23 @@ def two_globals(
 
 
 def rand_augment(magnitude: int, size: int) -> list[Transform]:
-    """Two of RandAugment's operations at `magnitude` of 10, jittered by 0.5 (timm's m9-mstd0.5-inc1); 0: none."""
+    """Two of RandAugment's operations at `magnitude` of 10, jittered by 0.5 (timm's m9-mstd0.5-inc1); 0: none.
+
+    Of one channel or three: they are operations on pictures.
+    """
     if not magnitude:
         return []
     fill = tuple(round(255 * level) for level in IMAGENET_MEAN)
     settings = {"translate_const": int(0.45 * size), "img_mean": fill}
     of_picture = rand_augment_transform(f"rand-m{magnitude}-mstd0.5-inc1", settings)
-    return [lambda image: tv.pil_to_tensor(of_picture(tv.to_pil_image(image)))]
+
+    def augmented(image: Tensor) -> Tensor:
+        picture = tv.to_pil_image(image).convert("RGB")
+        mode = MODES[len(image)]
+        pixels: Tensor = tv.pil_to_tensor(of_picture(picture).convert(mode))
+        return pixels
+
+    return [augmented]
 
 
 def random_erasing(probability: float) -> list[Transform]:

@@ -22,6 +22,8 @@ LEAST_STEPS = 1000
 
 # Arguments that say for which size an encoder is built, which here is --arch.size.
 _OF_SIZE = ("img_size", "dynamic_img_size", "strict_img_size")
+# Arguments that a recipe says by itself.
+_SAID = (*_OF_SIZE, "in_chans")
 
 
 def begun_with(recipe: Recipe, init: str | Path, given: Collection[str] = ()) -> Recipe:
@@ -50,7 +52,7 @@ def begun_with(recipe: Recipe, init: str | Path, given: Collection[str] = ()) ->
 
 def _arch_of(card: ModelCard, wanted: Arch) -> Arch:
     """The card's architecture, with what of `wanted` is no part of it."""
-    own = tuple((name, json.dumps(value)) for name, value in card.arguments.items() if name not in _OF_SIZE)
+    own = tuple((name, json.dumps(value)) for name, value in card.arguments.items() if name not in _SAID)
     return Arch(
         name=card.architecture,
         family=card.family,
@@ -58,6 +60,7 @@ def _arch_of(card: ModelCard, wanted: Arch) -> Arch:
         pooling=wanted.pooling if _pools_both(card) else card.pooling,
         drop_path=wanted.drop_path,
         crop_pct=wanted.crop_pct,
+        in_chans=len(card.transform.mean),
         own=own,
     )
 
@@ -74,10 +77,11 @@ def _pools_both(card: ModelCard) -> bool:
 def start_from(method: Method, recipe: Recipe, init: str | Path) -> None:
     """Begin with the encoder of a zoo model, and its decoder where it has one, instead of random weights.
 
-    Stored positions are resized to --arch.size by the model's own rule (zoo/resizing.py). RecipeError where the recipe
+    Stored positions are resized to --arch.size by the model's own rule (zoo/resizing.py), and the first convolution of
+    RGB is adapted to --arch.in_chans (zoo/channels.py), without a decoder then. RecipeError where the recipe
     is of another architecture, or normalises pixels otherwise than the model knows them.
     """
-    model = load(str(init), device="cpu")
+    model = load(str(init), device="cpu", in_chans=recipe.arch.in_chans)
     _check_pixels(model, recipe, init)
     encoder = model.module.state_dict()
     encoder |= resized_tensors(encoder, method.encoder(), model.card.interpolation)

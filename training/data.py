@@ -18,8 +18,9 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as tv
 
+from zoo.channels import RGB
 from zoo.errors import DataError, ImageError
-from zoo.images import read_image
+from zoo.images import MODES, read_image, read_layers
 from zoo.masking import splitmix64
 from zoo.progress import track
 from zoo.sources import Source
@@ -67,25 +68,30 @@ def sample_seed(seed: int, epoch: int, image: int) -> int:
     return int(splitmix64(by_epoch, image)[0, 0] >> np.uint64(1))
 
 
-def decode(encoded: bytes, side: int) -> Tensor:
-    """Encoded bytes -> uint8 (3, H, W), the short side reduced to `side` pixels where it is longer."""
-    image = read_image(encoded)
-    if min(image.size) > side:
-        scale = side / min(image.size)
-        image = image.resize(
-            (max(side, round(image.width * scale)), max(side, round(image.height * scale))),
-            Image.Resampling.BICUBIC,
-        )
-    pixels: Tensor = tv.pil_to_tensor(image)
-    return pixels
+def decode(encoded: bytes, side: int, channels: int = RGB) -> Tensor:
+    """Encoded bytes -> uint8 (C, H, W), the short side reduced to `side` pixels where it is longer."""
+    known = channels in MODES
+    layers = [read_image(encoded, channels=channels)] if known else read_layers(encoded, channels)
+    return torch.cat([tv.pil_to_tensor(_reduced(layer, side)) for layer in layers])
+
+
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    if min(image.size) <= side:
+        return image
+    scale = side / min(image.size)
+    sides = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
+    return image.resize(sides, Image.Resampling.BICUBIC)
 
 
 def cut_views(source: Source, views: Views, recipe: Recipe) -> CutViews:
     """The images of a run. Views are the same wherever they are kept: decoded in memory where `data.cache` asks for it
     and they fit, else as they were encoded. What cannot be read at random, or lies on the Hub, is unpacked first.
     """
-    cache, side = recipe.data.cache, recipe.data.side
-    if cache and (need := memory.cache_bytes(len(source), side)) > memory.SHARE * memory.free_bytes():
+    cache, side, channels = recipe.data.cache, recipe.data.side, recipe.arch.in_chans
+    if (
+        cache
+        and (need := memory.cache_bytes(len(source), side, channels)) > memory.SHARE * memory.free_bytes()
+    ):
         log.warning(
             "the decoded images of %s would take %.1f GB of memory, and %.1f GB are free: they are decoded anew for "
             "each epoch (--data.side %d makes them smaller)",
@@ -94,14 +100,16 @@ def cut_views(source: Source, views: Views, recipe: Recipe) -> CutViews:
         cache = False
     if not cache or is_remote(source):
         source = unpacked(source)
-    return CutViews(source, views, recipe.run.seed, side, cache)
+    return CutViews(source, views, recipe.run.seed, side, cache, channels)
 
 
 class CutViews(Dataset[Sample]):
     """Views of the images of a source; a key is (epoch, image). Where one cannot be read, the next stands in for it."""
 
-    def __init__(self, source: Source, views: Views, seed: int, side: int, cache: bool) -> None:
-        self.source, self.cut, self.seed, self.side = source, views, seed, side
+    def __init__(
+        self, source: Source, views: Views, seed: int, side: int, cache: bool, channels: int = RGB
+    ) -> None:
+        self.source, self.cut, self.seed, self.side, self.channels = source, views, seed, side, channels
         self.skipped: dict[str, str] = {}
         self.images: list[Tensor | None] | None = None
         if cache:
@@ -149,13 +157,14 @@ class CutViews(Dataset[Sample]):
     def _decoded(self, i: int) -> Tensor | None:
         """Image i of the source, or None, and why in `skipped`, where it cannot be read."""
         try:
-            return decode(self.source.read(i), self.side)
+            return decode(self.source.read(i), self.side, self.channels)
         except ImageError as error:
             self.skipped.setdefault(self.source.ids[i], str(error))
             return None
 
     def _nothing(self) -> DataError:
-        return DataError(f"none of the {len(self.source)} images of {self.source.title} can be read")
+        why = f"; the first: {next(iter(self.skipped.values()))}" if self.skipped else ""
+        return DataError(f"none of the {len(self.source)} images of {self.source.title} can be read{why}")
 
 
 @dataclass(frozen=True)

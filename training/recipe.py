@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from zoo.cards import TransformSpec
+from zoo.channels import RGB, adapted_statistics
 from zoo.errors import RecipeError
+from zoo.words import counted
 
 if TYPE_CHECKING:
     from zoo.training.methods import Method
@@ -41,6 +43,8 @@ class Arch:
     drop_path: float = 0.0
     crop_pct: float = 0.875
     """Side of the evaluation crop over the resized short side."""
+    in_chans: int = 3
+    """Channels of an image: 1 reads pictures as grey; other than 1 and 3 are (H, W, C) uint8 arrays in .npy files."""
     embed_dim: int | None = None
     """Width: a plain transformer's, or a Swin's in its first stage. None leaves what the architecture has, as below."""
     depth: int | None = None
@@ -64,6 +68,8 @@ class Arch:
             arguments |= {name: json.loads(value) for name, value in self.own}
         elif self.family == "beit":
             arguments |= _SHARED
+        if self.in_chans != RGB:
+            arguments["in_chans"] = self.in_chans
         depths = None if self.depths is None else list(self.depths)
         sizes: dict[str, Any] = {
             "embed_dim": self.embed_dim,
@@ -100,7 +106,8 @@ class Data:
     cache: bool = True
     """Decode every image once and keep it in memory as uint8, where there is room; views are the same either way."""
     mean: tuple[float, ...] = TransformSpec.mean
-    """Of each channel, of pixels from 0 to 1: what views are normalised by; ImageNet's. `--init` takes the model's."""
+    """Of each channel, of pixels from 0 to 1: what views are normalised by; ImageNet's. `--init` takes the model's.
+    Three numbers are averaged for grey images, and repeated for those of more channels."""
     std: tuple[float, ...] = TransformSpec.std
     side: int = 160
     """Short side in pixels that decoded images are reduced to; smaller ones stay as they are."""
@@ -109,12 +116,12 @@ class Data:
     workers: int = 1
     """Processes that cut views while the model computes."""
 
-    def check_statistics(self) -> None:
-        """RecipeError for a mean and deviation that no three channels have."""
-        if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
+    def check_statistics(self, channels: int) -> None:
+        """RecipeError for a mean and deviation that images of so many channels cannot have."""
+        if not {len(self.mean), len(self.std)} <= {channels, RGB} or not min(self.std) > 0:
             raise RecipeError(
-                f"--data.mean is {self.mean} and --data.std {self.std}; give three numbers each, those of std above 0, "
-                "as in 0.5 0.5 0.5"
+                f"--data.mean is {self.mean} and --data.std {self.std}; give {counted(channels, 'number')} each, those "
+                f"of std above 0, as in {' '.join(['0.5'] * channels)}"
             )
 
 
@@ -190,7 +197,12 @@ class Recipe:
     @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel that views are normalised by."""
-        return self.data.mean, self.data.std
+        channels = self.arch.in_chans
+        mean, std = (
+            values if len(values) == channels else adapted_statistics(values, channels)
+            for values in (self.data.mean, self.data.std)
+        )
+        return mean, std
 
     def check(self) -> None:
         """RecipeError for a knob whose value cannot work."""
@@ -200,7 +212,9 @@ class Recipe:
                 "token; give --arch.pooling avg"
             )
         self.arch.check_own()
-        self.data.check_statistics()
+        if self.arch.in_chans < 1:
+            raise RecipeError(f"--arch.in_chans is {self.arch.in_chans}; give 1 for grey images, or more")
+        self.data.check_statistics(self.arch.in_chans)
         above_zero: dict[str, float] = {
             "--optim.batch": self.optim.batch,
             "--optim.accumulate": self.optim.accumulate,

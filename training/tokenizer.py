@@ -34,7 +34,7 @@ _DALLE = (
 
 
 class Tokenizer(nn.Module):
-    """Images to words, frozen: (B, 3, h*S, w*S), normalised by `statistics` -> (B, h, w) int64.
+    """Images to words, frozen: (B, C, h*S, w*S), normalised by `statistics` -> (B, h, w) int64.
 
     statistics: mean and std of each channel. squeezed: it wants pixels as DALL·E's encoder does, from 0.1 to 0.9, and
     not normalised.

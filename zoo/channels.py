@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-from timm.models import adapt_input_conv
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from zoo.cards import ModelCard
 from zoo.errors import Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 RGB = 3
 
@@ -28,7 +28,7 @@ def with_channels(card: ModelCard, channels: int) -> ModelCard:
             f"in_chans={channels}: {card.name} takes {own} channels, and only weights of 3 are adapted to 1 or more"
         )
     spec = card.transform
-    mean, std = (_adapted_statistics(values, channels) for values in (spec.mean, spec.std))
+    mean, std = (adapted_statistics(values, channels) for values in (spec.mean, spec.std))
     return dataclasses.replace(
         card,
         arguments={**card.arguments, "in_chans": channels},
@@ -37,7 +37,8 @@ def with_channels(card: ModelCard, channels: int) -> ModelCard:
     )
 
 
-def _adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Means or deviations of RGB for other channels: their mean for one, else repeated cyclically."""
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[channel % len(values)] for channel in range(channels))
@@ -50,6 +51,8 @@ def adapted_weights(module: nn.Module, channels: int) -> dict[str, Tensor]:
     timm's rule, under which an image with the same in every channel means what its RGB twin does. Raises Unsupported
     where timm does not know which convolution is the first.
     """
+    from timm.models import adapt_input_conv
+
     tensors: dict[str, Tensor] = module.state_dict()
     configuration: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
     first = configuration.get("first_conv")

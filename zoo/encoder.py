@@ -227,8 +227,8 @@ class Encoder:
         """What the card says of the decoder. Raises Unsupported where there is none."""
         if self.decoder is None or self.card.decoder is None:
             others = "zoo.list_models(kind='generative') names models that can"
-            if (channels := self.transform.channels) != 3:
-                others = f"decoders predict 3 channels, and this encoder takes {channels}: load it without in_chans"
+            if self.transform.channels != 3:
+                others += "; loaded with in_chans, a model has none, for decoders predict the channels they were made for"
             raise Unsupported(f"{self.card.name} has no decoder, so it cannot reconstruct; {others}")
         return self.card.decoder
 

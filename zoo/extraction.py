@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import torch
-from PIL import Image
 
 from zoo.embedding import Job, cut, embedded
 from zoo.errors import DataError, Unsupported, did_you_mean
 from zoo.files import sweep
-from zoo.images import MODES
 from zoo.progress import track
 from zoo.shards import (
     DTYPES,
@@ -152,12 +150,7 @@ def _example(encoder: Encoder, outputs: Sequence[str]) -> Features:
             raise Unsupported(
                 f"no output {output!r}{did_you_mean(output, OUTPUTS)}; there are {', '.join(OUTPUTS)}"
             )
-    if (channels := encoder.transform.channels) not in MODES:
-        raise Unsupported(
-            f"files of images have 1 or 3 channels, and this encoder takes {channels} (in_chans): "
-            f"call it on (B, {channels}, H, W) tensors"
-        )
-    pixels = encoder.transform(Image.new("RGB", (64, 64)))[None]
+    pixels = encoder.transform(np.zeros((64, 64, encoder.transform.channels), np.uint8))[None]
     with torch.inference_mode():
         features = encoder.forward_features(pixels.to(encoder.device, encoder.dtype))
     if "cls" in outputs and features.cls is None:

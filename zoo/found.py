@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError, did_you_mean
+from zoo.images import ARRAY_SUFFIX
 from zoo.parquet import has_images
 from zoo.remote import HubRepo, read_spec
 
@@ -17,7 +18,8 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"
 )  # fmt: skip
 _ACCEPTED = (
-    f"an image folder ({' '.join(IMAGE_SUFFIXES)}; class sub-folders give labels), one image file, "
+    f"an image folder ({' '.join(IMAGE_SUFFIXES)}, or {ARRAY_SUFFIX} alone; class sub-folders give labels), "
+    "one image file, "
     "a parquet file or folder with a Hugging Face `Image` column, or hf:owner/name"
 )
 _SPLITS = {name: name for name in ("train", "validation", "test")} | dict.fromkeys(
@@ -107,6 +109,8 @@ def _of_one_kind(spec: str, root: Path | HubRepo, names: Sequence[str]) -> tuple
     """ "parquet" or "image", and the files of that kind. Raises DataError where there are none of either."""
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     parquets = [name for name in names if name.lower().endswith(".parquet")]
+    if not images and not parquets:  # beside pictures they are features, or masks
+        images = [name for name in names if name.lower().endswith(ARRAY_SUFFIX)]
     # A dataset's clone may hold a picture for its README; a folder of images may hold a parquet of features.
     if parquets and (not images or has_images(root / parquets[0])):
         return "parquet", parquets

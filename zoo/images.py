@@ -30,6 +30,8 @@ MAX_PIXELS = 178_956_970
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
+ARRAY_SUFFIX, _ARRAY_MAGIC = ".npy", b"\x93NUMPY"
+
 # EXIF 2.3 §4.6.4, tag 0x0112: what turns each stored orientation upright. ImageOps.exif_transpose also writes the
 # EXIF block back, and so fails on blocks with any other tag it cannot write.
 _UPRIGHT = {
@@ -57,7 +59,7 @@ def read_image(source: ImageSource, *, channels: int = 3, max_pixels: int = MAX_
 
     EXIF orientation is applied, transparency laid on white, 16-bit grey scaled to 8 bit; of several frames, the
     first is taken. source: a path ("~" allowed), encoded bytes, a binary file, a PIL image, or a uint8 array of
-    shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), which may lie in a .npy file.
     Raises ImageError, naming the source, for whatever is no whole picture of at most max_pixels, which are counted
     before any is decoded.
 
@@ -71,7 +73,7 @@ def read_image(source: ImageSource, *, channels: int = 3, max_pixels: int = MAX_
         )
     name = _name(source)
     try:
-        with _opened(source) as image:
+        with _opened(_array_or(source)) as image:
             _check_pixels(image.width, image.height, max_pixels)
             with nullcontext() if image.format in _SILENT_DECODERS else _quiet():
                 image.load()
@@ -85,16 +87,33 @@ def read_image(source: ImageSource, *, channels: int = 3, max_pixels: int = MAX_
 
 
 def read_layers(source: object, channels: int) -> list[Image.Image]:
-    """An (H, W, C) uint8 array as one 8-bit grey image a channel: a picture of other than 1 or 3 channels.
+    """An (H, W, C) uint8 array, which may lie in a .npy file, as one 8-bit grey image a channel.
 
-    Raises ImageError for anything else.
+    For pictures of other than 1 or 3 channels. Raises ImageError for anything else.
     """
-    if channels in MODES or not isinstance(source, np.ndarray) or source.shape[2:] != (channels,):
+    name = _name(source)
+    try:
+        array = _array_or(source)
+    except (ImageError, OSError, ValueError, EOFError) as error:
+        raise ImageError(f"{name}: {error}") from error
+    if channels in MODES or not isinstance(array, np.ndarray) or array.shape[2:] != (channels,):
         raise ImageError(
-            f"{_name(source)}: an encoder of {channels} channels takes (H, W, {channels}) uint8 arrays "
-            f"or (B, {channels}, H, W) tensors"
+            f"{name}: an encoder of {channels} channels takes (H, W, {channels}) uint8 arrays, in memory or in .npy "
+            f"files, or (B, {channels}, H, W) tensors"
         )
-    return [_from_array(np.ascontiguousarray(source[:, :, channel])) for channel in range(channels)]
+    return [_from_array(np.ascontiguousarray(array[:, :, channel])) for channel in range(channels)]
+
+
+def _array_or(source: Any) -> Any:
+    """The array in a .npy file or in its bytes; any other source as it is. No pickled object is ever loaded."""
+    if isinstance(source, str | os.PathLike):
+        if Path(source).suffix.lower() != ARRAY_SUFFIX:
+            return source
+        with _binary(source) as file:
+            return np.load(file, allow_pickle=False)
+    if isinstance(source, bytes | bytearray | memoryview) and bytes(source[:6]) == _ARRAY_MAGIC:
+        return np.load(io.BytesIO(source), allow_pickle=False)
+    return source
 
 
 def _name(source: object) -> str:

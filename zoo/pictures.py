@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.attention_maps import top_mass
+from zoo.errors import Unsupported
 from zoo.sheets import PAPER, Row, sheet
 
 if TYPE_CHECKING:
@@ -168,8 +169,12 @@ def _stretched(head: Array) -> Array:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1] -> PIL, rounded to 8 bits."""
-    levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte()
+    """(3, H, W) in [0, 1], or grey (1, H, W) -> RGB in PIL, rounded to 8 bits. Raises Unsupported for others."""
+    if (channels := len(image)) not in (1, 3):
+        raise Unsupported(
+            f"an image of {channels} channels cannot be drawn; pass 3 of them, image[..., :3, :, :]"
+        )
+    levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().expand(3, -1, -1)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 

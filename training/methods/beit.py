@@ -76,6 +76,7 @@ class BEiT(Method):
             self.tokenizer, painter = self._untrained()
         else:
             self.tokenizer, painter = read_tokenizer(config.tokenizer)
+            self._check_channels()
         if painter is not None:
             painter.requires_grad_(False)
             self._check_colours()
@@ -96,8 +97,8 @@ class BEiT(Method):
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Cross-entropy of the words at hidden patches (Equation 2). views: (B, 3, H, W) and (B, 3, h*S, w*S)."""
-        pixels, words = views[0], self.tokenizer(views[1])  # (B, 3, H, W), (B, h, w)
+        """Cross-entropy of the words at hidden patches (Equation 2). views: (B, C, H, W) and (B, C, h*S, w*S)."""
+        pixels, words = views[0], self.tokenizer(views[1])  # (B, C, H, W), (B, h, w)
         grid = grid_of(pixels.shape[-2], pixels.shape[-1], beit.stride(self.backbone))
         hidden = draw_mask("blockwise", grid, noise.tolist(), self.config.ratio).to(pixels.device)
         seen = beit.with_mask_token(self.backbone, pixels, hidden, self.words.mask_token)
@@ -125,7 +126,7 @@ class BEiT(Method):
         mine, theirs = self.recipe, _recipe_of(self.config.tokenizer_recipe)
         chosen = dataclasses.replace(
             theirs,
-            arch=dataclasses.replace(theirs.arch, size=self._words_side()),
+            arch=dataclasses.replace(theirs.arch, size=self._words_side(), in_chans=mine.arch.in_chans),
             data=dataclasses.replace(mine.data, size=self._words_side(), side=theirs.data.side),
             optim=dataclasses.replace(theirs.optim, batch=min(mine.optim.batch, theirs.optim.batch)),
             run=dataclasses.replace(
@@ -150,11 +151,20 @@ class BEiT(Method):
 
     def _untrained(self) -> tuple[Tokenizer, DVAEDecoder]:
         """What the first run will train, without a draw that a run with a given tokenizer would not make."""
-        theirs = _recipe_of(self.config.tokenizer_recipe)
+        theirs, channels = _recipe_of(self.config.tokenizer_recipe), self.recipe.arch.in_chans
+        theirs = dataclasses.replace(theirs, arch=dataclasses.replace(theirs.arch, in_chans=channels))
         with torch.random.fork_rng(devices=[]):
             method = theirs.method.build(theirs)
         assert isinstance(method, DVAE)  # _recipe_of saw to it
         return Tokenizer(method.backbone, statistics=self.recipe.statistics), method.painter
+
+    def _check_channels(self) -> None:
+        """RecipeError where the tokenizer reads images of other channels."""
+        if (theirs := self.tokenizer.encoder.in_chans) != self.recipe.arch.in_chans:
+            raise RecipeError(
+                f"--method.tokenizer {self.config.tokenizer} reads images of {theirs} channels, and --arch.in_chans is "
+                f"{self.recipe.arch.in_chans}; leave the tokenizer out, so that another is trained first"
+            )
 
     def _check_colours(self) -> None:
         """RecipeError where the tokenizer paints pixels of another normalisation than this model's card will say."""

@@ -78,12 +78,13 @@ class BYOL(Method):
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The symmetrised loss (Equation 2): each view's prediction of the other's target. views: two (B, 3, H, W)."""
-        # A view at a time: batch norm's statistics are one view's, as the authors have them.
-        features = [pooled(self.online, view) for view in views]
-        guesses = [self.predictor(self.online_projector(y)) for y in features]
+        """The symmetrised loss (Equation 2): each view's prediction of the other's target. views: two (B, C, H, W)."""
+        # A view at a time: batch norm's statistics are one view's, as the authors have them. Targets first: their
+        # memory is given back before the online network keeps what its gradients need.
         with torch.no_grad():
             targets = [self.target_projector(pooled(self.target, view)) for view in views]
+        features = [pooled(self.online, view) for view in views]
+        guesses = [self.predictor(self.online_projector(y)) for y in features]
         loss = regression(guesses[0], targets[1]) + regression(guesses[1], targets[0])
         return loss, {
             "momentum": self.momentum(step),

@@ -157,7 +157,7 @@ class DINO(Method):
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Cross-entropy between the teacher's view and every other view of the student (Equation 3).
 
-        views: two global crops (B, 3, H, W), then local ones (B, 3, h, w).
+        views: two global crops (B, C, H, W), then local ones (B, C, h, w).
         """
         batch = len(views[0])
         with torch.no_grad():

@@ -77,6 +77,7 @@ class MAE(Method):
             config.decoder_depth,
             config.decoder_heads,
             vit.stride(self.backbone),
+            recipe.arch.in_chans,
         )
         initialise_encoder(self.backbone)
 
@@ -88,14 +89,14 @@ class MAE(Method):
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Mean squared error on the hidden patches."""
-        (pixels,) = views  # (B, 3, H, W)
+        (pixels,) = views  # (B, C, H, W)
         patch = vit.stride(self.backbone)
         grid = grid_of(pixels.shape[-2], pixels.shape[-1], patch)
         hidden = draw_mask("random", grid, noise.tolist(), self.config.ratio).flatten(1).to(pixels.device)
         visible = visible_indices(hidden)  # (B, V)
         tokens = vit.visible_tokens(self.backbone, pixels, visible)  # (B, 1 + V, D)
         asked = visible_indices(~hidden)  # (B, K)
-        predicted = self.pixels(tokens, visible, grid, asked).float()  # (B, K, P*P*3)
+        predicted = self.pixels(tokens, visible, grid, asked).float()  # (B, K, P*P*C)
         target = take(patchify(pixels, patch), asked)
         if self.config.normalised_targets:
             target = normalise_patches(target)

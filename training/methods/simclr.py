@@ -94,7 +94,7 @@ class SimCLR(Method):
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """NT-Xent, and the lower bound log N - L on the views' mutual information, in nats.
 
-        views: two (B, 3, H, W). N counts the positive and every negative: 2 B - 1 of the global batch.
+        views: two (B, C, H, W). N counts the positive and every negative: 2 B - 1 of the global batch.
         """
         h = pooled(self.backbone, torch.cat(views))  # (2B, D)
         first, second = self.projector(h).float().chunk(2)  # (B, out) each

@@ -78,12 +78,12 @@ class SimMIM(Method):
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Mean absolute error on the hidden pixels (§3.4)."""
-        (pixels,) = views  # (B, 3, H, W)
+        (pixels,) = views  # (B, C, H, W)
         unit = self.config.unit
         grid = grid_of(pixels.shape[-2], pixels.shape[-1], unit)
         hidden = draw_mask("random", grid, noise.tolist(), self.config.ratio).to(pixels.device)  # (B, h, w)
         features = self.family.with_mask_token(self.backbone, pixels, hidden, self.pixels.mask_token)
-        predicted = self.pixels(features.as_map()).float()  # (B, 3, H, W)
+        predicted = self.pixels(features.as_map()).float()  # (B, C, H, W)
         loss = simmim.error(patchify(predicted, unit), patchify(pixels, unit), hidden.flatten(1)).mean()
         return loss, {"features": features.pooled.detach()}
 

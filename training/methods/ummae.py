@@ -87,14 +87,14 @@ class UMMAE(Method):
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Mean squared error on the hidden patches; those of the secondary mask do not count."""
-        (pixels,) = views  # (B, 3, H, W)
+        (pixels,) = views  # (B, C, H, W)
         patch, seeds = self.spec.patch, as_seeds(noise.tolist())
         grid = grid_of(pixels.shape[-2], pixels.shape[-1], patch)
         hidden = draw_mask(self.spec.strategy, grid, seeds, self.spec.ratio)
         masks = ummae.settle(self.spec, self.backbone, hidden, self.spec.secondary, seeds).to(pixels.device)
         tokens, seen = ummae.encode(self.family, self.backbone, self.pixels, pixels, masks)
         asked = visible_indices(~masks.hidden)  # (B, K)
-        predicted = ummae.decode(self.pixels, tokens, seen, masks.hidden, asked).float()  # (B, K, P*P*3)
+        predicted = ummae.decode(self.pixels, tokens, seen, masks.hidden, asked).float()  # (B, K, P*P*C)
         target = take(patchify(pixels, patch), asked)
         if self.spec.normalised_targets:
             target = normalise_patches(target)

@@ -72,7 +72,7 @@ class VICReg(Method):
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The three terms (Algorithm 1) over the images of all processes. views: two (B, 3, H, W)."""
+        """The three terms (Algorithm 1) over the images of all processes. views: two (B, C, H, W)."""
         features = [pooled(self.backbone, view) for view in views]  # (B, D) each
         first, second = (gather_over_processes(self.expander(y).float()) for y in features)
         invariance = F.mse_loss(first, second)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from zoo.encoder import Encoder
 from zoo.errors import RecipeError
 from zoo.families import Family
+from zoo.images import MODES
 from zoo.training import augment
 from zoo.training.methods import Method, Step, Views
 from zoo.training.optimisers import layer_decayed
@@ -73,6 +74,11 @@ class FineTuning(Method):
     def __init__(self, config: FinetuneConfig, recipe: Recipe, encoder: Encoder, classes: int) -> None:
         super().__init__()
         config.check(recipe.optim.batch, recipe.optim.accumulate)
+        if config.randaugment and recipe.arch.in_chans not in MODES:
+            raise RecipeError(
+                f"RandAugment changes pictures of 1 or 3 channels, and these images have {recipe.arch.in_chans}; give "
+                "--method.randaugment 0"
+            )
         self.config, self.size, self.classes = config, recipe.data.size, classes
         self.family: Family = encoder.family
         self.transform = encoder.transform
@@ -115,7 +121,7 @@ class FineTuning(Method):
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Cross-entropy with smoothed labels, of images that are mixed in pairs. views: one (B, 3, H, W)."""
+        """Cross-entropy with smoothed labels, of images that are mixed in pairs. views: one (B, C, H, W)."""
         assert labels is not None  # the loop passes them where `classes` is set
         pixels, target = views[0], labels
         if self.mix is not None and self.training:

@@ -76,7 +76,7 @@ class Sweep(Method):
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The sum of all heads' cross-entropies, which share no weight. views: one (B, 3, H, W)."""
+        """The sum of all heads' cross-entropies, which share no weight. views: one (B, C, H, W)."""
         assert labels is not None and self.classes is not None
         with torch.no_grad():
             pooled = self.family.features(self.backbone, views[0]).pooled.float()

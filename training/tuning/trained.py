@@ -74,6 +74,7 @@ def recipe_for(
         else "avg",  # what a recipe may build; the encoder pools its own way
         drop_path=drop_path,
         crop_pct=transform.crop_pct,
+        in_chans=transform.channels,
     )
     base = Recipe(
         method=method,
@@ -81,7 +82,7 @@ def recipe_for(
         data=Data(
             size=transform.size,
             side=side,
-            cache=4 * images * side**2 < CACHED,
+            cache=(1 + transform.channels) * images * side**2 < CACHED,
             workers=max(1, min(8, cpus() - 1)),
         ),
         optim=dataclasses.replace(optim, batch=max(2, min(optim.batch, images - images % 2))),
@@ -190,13 +191,9 @@ def row_of(
 
 
 def check_trainable(encoder: Encoder) -> None:
-    """Raises RecipeError for an encoder that has no weights to train, or takes no RGB images."""
+    """Raises RecipeError for an encoder that has no weights to train."""
     if not isinstance(getattr(encoder, "module", None), nn.Module):
         raise RecipeError("an exported graph cannot be trained; leave out --backend onnx")
-    if encoder.transform.channels != 3:
-        raise RecipeError(
-            f"training takes RGB images, and {encoder.card.name} was loaded for {encoder.transform.channels} channels"
-        )
 
 
 def check_few(train: Source) -> None:

@@ -10,16 +10,14 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from zoo.errors import DataError, ImageError
-from zoo.images import read_image
 from zoo.patches import hidden_error, hidden_pixels, patchify
 from zoo.progress import track
 from zoo.sources import Source
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from zoo.encoder import Encoder
     from zoo.reconstruction import Reconstruction
+    from zoo.transforms import Transform
 
 BATCH = 64
 
@@ -63,7 +61,7 @@ def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str
     """
     totals, count = torch.zeros(3, dtype=torch.float64), 0
     for indices in track(list(_batches(len(test))), "reconstructing"):
-        readable = list(_readable(test, indices))
+        readable = list(_readable(encoder.transform, test, indices))
         if readable:
             totals += _errors(encoder, readable, seed + indices.start).sum(0).cpu()
             count += len(readable)
@@ -85,9 +83,9 @@ def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str
     }
 
 
-def _errors(encoder: Encoder, pictures: list[Image], seed: int) -> Tensor:
+def _errors(encoder: Encoder, images: list[Tensor], seed: int) -> Tensor:
     """(B, 3): errors of the model, the mean fill and the smooth fill."""
-    rec = encoder.reconstruct(pictures, seed=seed)
+    rec = encoder.reconstruct(torch.stack(images), seed=seed)
     return torch.cat([rec.error[:, None], fill_errors(rec)], 1).double()
 
 
@@ -105,9 +103,10 @@ def _batches(count: int) -> Iterator[range]:
         yield range(start, min(start + BATCH, count))
 
 
-def _readable(source: Source, indices: range) -> Iterator[Image]:
+def _readable(transform: Transform, source: Source, indices: range) -> Iterator[Tensor]:
+    """(C, S, S) uint8 of each image that can be read, as `transform` crops it."""
     for i in indices:
         try:
-            yield read_image(source.read(i))
+            yield torch.from_numpy(transform.levels(source.read(i))).movedim(-1, 0)
         except ImageError:
             continue
