@@ -228,7 +228,7 @@ class Encoder:
         if self.decoder is None or self.card.decoder is None:
             others = "zoo.list_models(kind='generative') names models that can"
             if self.transform.channels != 3:
-                others += "; loaded with in_chans, a model has none, for decoders predict the channels they were made for"
+                others += "; no model loaded with in_chans has one, for decoders predict their own channels"
             raise Unsupported(f"{self.card.name} has no decoder, so it cannot reconstruct; {others}")
         return self.card.decoder
 

@@ -5,7 +5,7 @@ The photos are a sample that nobody chose (`zoo.sample.uncurated`), and each pic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -123,43 +123,54 @@ def attentions(models: Sequence[Shown], of: Sample, *, tile: int | None = None) 
 
     Raises Unsupported where a model has no class token to ask.
     """
-    labels = ["photo", *(part for each in models for part in (each.name, f"top {100 * SHARE:.3g} %"))]
-    tile = tile or tile_side(labels, FINE_GRID)
-    groups = []
-    for photo in track(of.photos, "attending"):
-        tiles = [_thumb(models[0].encoder, photo, tile)]
-        for each in models:
-            seen = _seen(each.encoder, photo)
-            mean = each.encoder.attention(seen[None])[0].cpu().mean(dim=0)  # (h, w)
-            small = _thumb(each.encoder, photo, tile)
-            tiles += [heat_over(small, mean), spotlight(small, top_mass(mean, SHARE))]
-        groups.append(tiles)
-    said = [
-        of.said,
+
+    def drawn(encoder: Encoder, photo: Image.Image, tile: int) -> list[Image.Image]:
+        seen = _seen(encoder, photo)
+        mean = encoder.attention(seen[None])[0].cpu().mean(dim=0)  # (h, w)
+        small = _thumb(encoder, photo, tile)
+        return [heat_over(small, mean), spotlight(small, top_mass(mean, SHARE))]
+
+    said = (
         "Attention of the last block's class token, mean of its heads, each map on its own scale; beside it the "
-        f"patches that hold {100 * SHARE:.3g} % of its mass.",
-    ]
-    return contact_sheet("Where the class token looks", labels, groups, _names(of, labels, tile), said)
+        f"patches that hold {100 * SHARE:.3g} % of its mass."
+    )
+    columns = [part for each in models for part in (each.name, f"top {100 * SHARE:.3g} %")]
+    return _photo_by_photo("Where the class token looks", models, of, columns, drawn, said, tile)
 
 
 def colours(models: Sequence[Shown], of: Sample, *, tile: int | None = None) -> Image.Image:
     """Each photo, and for each model the three main directions of its patch tokens as red, green and blue."""
-    labels = ["photo", *(each.name for each in models)]
-    tile = tile or tile_side(labels, FINE_GRID)
-    groups = []
-    for photo in track(of.photos, "colouring"):
-        tiles = [_thumb(models[0].encoder, photo, tile)]
-        for each in models:
-            seen = _seen(each.encoder, photo)
-            features = each.encoder.intermediates(seen[None], layers=(-1,))[0]
-            tiles.append(colour_picture(seen, features, tile))
-        groups.append(tiles)
-    said = [
-        of.said,
+
+    def drawn(encoder: Encoder, photo: Image.Image, tile: int) -> list[Image.Image]:
+        seen = _seen(encoder, photo)
+        return [colour_picture(seen, encoder.intermediates(seen[None], layers=(-1,))[0], tile)]
+
+    said = (
         "Main directions (PCA) of the last block's patch tokens as red, green and blue, of every photo and model by "
-        "itself: equal colours in one tile are alike, colours of two tiles cannot be compared.",
-    ]
-    return contact_sheet("What the patch tokens tell apart", labels, groups, _names(of, labels, tile), said)
+        "itself: equal colours in one tile are alike, colours of two tiles cannot be compared."
+    )
+    columns = [each.name for each in models]
+    return _photo_by_photo("What the patch tokens tell apart", models, of, columns, drawn, said, tile)
+
+
+def _photo_by_photo(
+    title: str,
+    models: Sequence[Shown],
+    of: Sample,
+    columns: Sequence[str],
+    drawn: Callable[[Encoder, Image.Image, int], list[Image.Image]],
+    said: str,
+    tile: int | None,
+) -> Image.Image:
+    """A sheet of each photo, its id below, and the tiles `drawn` makes of it for each model, under `columns`."""
+    labels = ["photo", *columns]
+    tile = tile or tile_side(labels, FINE_GRID)
+    groups, notes = [], []
+    for name, photo in zip(of.ids, track(of.photos, "drawing"), strict=True):
+        tiles = [each_tile for each in models for each_tile in drawn(each.encoder, photo, tile)]
+        groups.append([_thumb(models[0].encoder, photo, tile), *tiles])
+        notes.append([named(name, tile), *("" for _ in columns)])
+    return contact_sheet(title, labels, groups, notes, [of.said, said])
 
 
 def with_class_token(models: Sequence[Shown]) -> list[Shown]:
@@ -199,8 +210,3 @@ def _owned_up(models: Sequence[Shown], found: Sequence[Reconstruction], hidden: 
         borrowers = [each.name for each, rec in zip(models, found, strict=True) if rec.uses_target_statistics]
         said.append(f"{', '.join(borrowers)}: {BORROWED}")
     return said
-
-
-def _names(of: Sample, labels: Sequence[str], tile: int) -> list[list[str]]:
-    """Each photo's id below its first tile."""
-    return [[named(name, tile), *("" for _ in labels[1:])] for name in of.ids]
