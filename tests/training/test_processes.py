@@ -115,9 +115,10 @@ def test_batch_norm_uses_the_global_batch(server: ForkServerContext, tmp_path: P
 
 def normalise_images(rank: int, out: Path) -> None:
     rows = (slice(0, 4), slice(4, 14))[rank]
-    layer = GlobalBatchNorm2d(5)
-    y = layer(pictures()[rows])
-    torch.save({"y": y.detach(), **layer.state_dict()}, out / f"{rank}")
+    layer, x = GlobalBatchNorm2d(5), pictures()[rows].requires_grad_()
+    y = layer(x)
+    (y * y.detach().sin()).sum().backward()
+    torch.save({"y": y.detach(), "x": x.grad, **layer.state_dict()}, out / f"{rank}")
 
 
 def pictures() -> Tensor:
@@ -128,8 +129,12 @@ def pictures() -> Tensor:
 def test_batch_norm_of_images_uses_the_global_batch(server: ForkServerContext, tmp_path: Path) -> None:
     together(server, normalise_images, tmp_path)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(WORLD))
-    whole = nn.BatchNorm2d(5)
-    torch.testing.assert_close(torch.cat([first["y"], second["y"]]), whole(pictures()).detach())
+    whole, x = nn.BatchNorm2d(5), pictures().requires_grad_()
+    y = whole(x)
+    (y * y.detach().sin()).sum().backward()
+    assert x.grad is not None and float(x.grad.abs().max()) > 0.01
+    torch.testing.assert_close(torch.cat([first["y"], second["y"]]), y.detach())
+    torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad)
     torch.testing.assert_close(second["running_var"], whole.running_var)
 
 
@@ -171,7 +176,8 @@ def curve(folder: Path) -> list[float]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("name", "parts"), [("simclr", 1), ("dino", 1), ("dino", 2), ("mae", 1), ("byol", 1)]
+    ("name", "parts"),
+    [("simclr", 1), ("dino", 1), ("dino", 2), ("mae", 1), ("byol", 1), ("vicreg", 1), ("beit", 1)],
 )
 def test_two_processes_have_the_loss_curve_of_one(
     name: str,
@@ -254,18 +260,28 @@ def noting() -> Recipe:
 """
 
 
+# What the commands torchrun and `accelerate launch` run.
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--nproc_per_node", "2", "--master_port"],
+    "accelerate": [
+        *("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port"),
+    ],
+}
+
+
 @pytest.mark.timeout(300)
-def test_torchrun_starts_the_same_command(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", LAUNCHERS)
+def test_launchers_start_the_same_command(by: str, photos: Path, tmp_path: Path) -> None:
     """`torchrun --nproc_per_node 2 -m zoo train …`: two processes take every step and write one model."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     (tmp_path / "noting.py").write_text(NOTING)
-    launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]  # what torchrun runs
     small = ["--arch.name", "test_vit", "--arch.size", "32", "--data.size", "32", "--optim.batch", "4"]
     command = ["train", f"{tmp_path}/noting.py:noting", str(photos), *small, "--out", str(tmp_path / "run")]
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "zoo", *command],
+        [sys.executable, "-m", *LAUNCHERS[by], port, "-m", "zoo", *command],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
