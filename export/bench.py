@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,7 +67,7 @@ def bench(encoder: Encoder, *, batches: Sequence[int] = (1, 8), threads: int | N
     encoder = encoder.to("cpu", torch.float32)
     shape = (max(batches), encoder.transform.channels, encoder.size, encoder.size)
     pixels = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
-    with _threads(threads) as count, TemporaryDirectory() as named:
+    with threads_of_torch(threads) as count, TemporaryDirectory() as named:
         folder, ways, missing = Path(named), list[Way](), dict[str, str]()
         graphs(encoder, folder)
         for name in track(WAYS, "opening", len(WAYS)):
@@ -85,17 +86,8 @@ def bench(encoder: Encoder, *, batches: Sequence[int] = (1, 8), threads: int | N
 
 def timed(ways: Sequence[Way], pixels: Tensor, peaks: dict[str, float | None]) -> list[Timing]:
     """Each way on the same pixels (B, C, H, W), in turn; the first is what the others are held against."""
-    pooled = [[way.call(pixels) for _ in range(WARM_UPS)][-1] for way in track(ways, "warming up", len(ways))]
-    spent: list[list[float]] = [[] for _ in ways]
-    began = time.perf_counter()
-    for round_ in track(range(ROUNDS), f"batch {len(pixels)}", ROUNDS):
-        if round_ >= FEWEST_ROUNDS and time.perf_counter() - began > SECONDS:
-            break
-        for turn in range(len(ways)):
-            index = (turn + round_) % len(ways)
-            start = time.perf_counter()
-            ways[index].call(pixels)
-            spent[index].append(1000 * (time.perf_counter() - start))
+    calls = [partial(way.call, pixels) for way in ways]
+    pooled, spent = in_turn(calls, f"batch {len(pixels)}")
     timings = []
     for way, each, answer in zip(ways, spent, pooled, strict=True):
         low, median, high = statistics.quantiles(each, n=4)
@@ -116,8 +108,24 @@ def timed(ways: Sequence[Way], pixels: Tensor, peaks: dict[str, float | None]) -
     return timings
 
 
+def in_turn(calls: Sequence[Callable[[], Tensor]], title: str) -> tuple[list[Tensor], list[list[float]]]:
+    """What each call gives, and the milliseconds it took in each round, in an order that rotates."""
+    answers = [[call() for _ in range(WARM_UPS)][-1] for call in track(calls, "warming up", len(calls))]
+    spent: list[list[float]] = [[] for _ in calls]
+    began = time.perf_counter()
+    for round_ in track(range(ROUNDS), title, ROUNDS):
+        if round_ >= FEWEST_ROUNDS and time.perf_counter() - began > SECONDS:
+            break
+        for turn in range(len(calls)):
+            index = (turn + round_) % len(calls)
+            start = time.perf_counter()
+            calls[index]()
+            spent[index].append(1000 * (time.perf_counter() - start))
+    return answers, spent
+
+
 @contextmanager
-def _threads(threads: int | None) -> Iterator[int]:
+def threads_of_torch(threads: int | None) -> Iterator[int]:
     """So many threads of torch's, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if threads is None else threads)

@@ -11,6 +11,9 @@ PROTOCOLS = (*FROZEN, "reconstruction")
 # Protocols that train, and so live in the training room: `zoo.training.evaluate`.
 TRAINING = ("linear_sgd", "lowshot", "finetune")
 
+# How a card states a model's speed: the ratio of images per second, on one machine.
+SPEED = "images/s over ResNet-50's"
+
 # What a row's scores were measured on: the model's features, or one of the baselines.
 TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "raw 16×16 pixels"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import onnx
@@ -10,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from zoo.cards import read_card
 from zoo.cli import main
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported
 from zoo.export import bench, quantize, ways
 from zoo.export.memory import peak_mebibytes
 from zoo.export.ways import Way
+from zoo.registry import find
 
 
 def test_ratios_are_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +127,30 @@ def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
 def test_words_it_cannot_use(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "dino_vitt16_imagenette", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_model_is_timed_beside_resnet50(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ratio is of the same rounds, and goes on the model's own card, once, with its command."""
+    monkeypatch.setattr(bench, "ROUNDS", 3)
+    folder = tmp_path / "mine"
+    shutil.copytree(find("dino_vitt16_imagenette"), folder)
+    before = len(read_card(folder).results)
+    words = ["bench", str(folder), "--resnet50", "--batch", "2", "--threads", "1", "--write-card"]
+    for _ in range(2):
+        assert main(words) == 0
+        said = capsys.readouterr().out
+    results = read_card(folder).results
+    assert len(results) == before + 1
+    (result,) = [each for each in results if each.task == "speed" and "--batch" in each.command]
+    assert f"{result.value:.2f} times as many" in said
+    assert result.command == f"zoo bench {folder} --resnet50 --threads 1 --batch 2"
+    settings = result.settings
+    assert settings["quartiles"][0] <= result.value <= settings["quartiles"][1]
+    assert settings["images/s"] > settings["ResNet-50's images/s"] > 0  # a twentieth of its work
+
+
+def test_a_card_states_no_other_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "dino_vitt16_imagenette", "--write-card"]) == 2
+    assert "add --resnet50" in capsys.readouterr().err

@@ -15,7 +15,9 @@ from zoo.training.recipe import Recipe
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo looks at every tensor's
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor:UserWarning"
+)  # Dynamo looks at every tensor's
 @pytest.mark.parametrize("name", ["mae", "dino", "simclr"])
 def test_a_compiled_run_is_the_run(
     name: str,

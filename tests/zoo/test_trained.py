@@ -9,7 +9,8 @@ import pytest
 
 from zoo import registry
 from zoo.cards import ModelCard, Result
-from zoo.cli.trained import COLUMNS, SEED, SPEED, trained_table
+from zoo.cli.trained import COLUMNS, SEED, trained_table
+from zoo.protocols import SPEED
 
 BUNDLED = registry.card("dino_vitt16_imagenette")
 OWN, SIZE = "imagenette160", BUNDLED.transform.size

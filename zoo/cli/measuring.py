@@ -191,7 +191,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         from zoo.evaluate.results import results_of
 
         told = [results_of(score, test, _command(arguments, score["protocol"])) for score in scores]
-        _write_card(arguments, [result for each in told for result in each])
+        write_results(arguments.model, [result for each in told for result in each])
 
 
 def _scores(
@@ -243,7 +243,9 @@ def _foreground(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, scores)
     if arguments.write_card:
         command = _command(arguments, "foreground")
-        _write_card(arguments, [each for score in scores for each in foreground_results(score, command)])
+        write_results(
+            arguments.model, [each for score in scores for each in foreground_results(score, command)]
+        )
 
 
 def _told(score: dict[str, Any]) -> tuple[str, str, str]:
@@ -260,13 +262,13 @@ def _told(score: dict[str, Any]) -> tuple[str, str, str]:
     return "reconstruction", "decoder", f"{told} (a smooth fill: {score['smooth_ratio']:.2f} ×)"
 
 
-def _write_card(arguments: argparse.Namespace, results: Sequence[Result]) -> None:
-    """Put the results on the model's card."""
+def write_results(model: str, results: Sequence[Result]) -> None:
+    """Put the results on a model's card."""
     from zoo.cards import write_card
     from zoo.evaluate.results import with_results
 
     # Read anew: an encoder loaded at another size carries a card of that size.
-    file = write_card(with_results(card(arguments.model), results), find(arguments.model))
+    file = write_card(with_results(card(model), results), find(model))
     print(f"wrote the scores into {file}", file=sys.stderr)
 
 

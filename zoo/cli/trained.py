@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from zoo.cards import ModelCard, Result
 from zoo.cli.listing import count, order
 from zoo.cli.markdown import link, method_title
+from zoo.protocols import SPEED
 from zoo.tables import markdown_table
 
 # Of a result on a card: which training it belongs to, where that is another than the card's own weights.
 SEED = "training seed"
-# How a result states the speed, as the ratio of images per second on one machine.
-SPEED = "images/s over ResNet-50's"
 # Settings that a baseline must share with the score it stands beside.
 _SHARED = ("size", "epochs", "labels", "k", "temperature", "patches", "share")
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoo.cards import ModelCard, Result
-from zoo.protocols import TRAINED
+from zoo.protocols import SPEED, TRAINED
 from zoo.sources import Source
 
 # Found by the evaluation itself: another run of the same protocol may find another.
 _OUTCOMES = {"l2", "chosen lr", "interval", "minutes", "draws", "head", "box_side"}
+_OUTCOMES |= {"images/s", "ResNet-50's images/s", "quartiles"}
 
 
 # Numbers of a reconstruction that belong on a card, and what they are called there.
@@ -70,6 +71,21 @@ def foreground_results(row: dict[str, Any], command: str) -> list[Result]:
             settings[chosen] = row["settings"][chosen]
         found.append(Result(task, round(row[key], 3), row["test"], "IoU", settings=settings, command=command))
     return found
+
+
+def speed_result(speed: dict[str, Any], command: str) -> Result:
+    """What `zoo bench` found beside ResNet-50, the fields of its `Speed`, as a card states it."""
+    settings = {
+        "size": speed["size"],
+        "batch": speed["batch"],
+        "threads": speed["threads"],
+        "images/s": round(speed["images_per_second"], 1),
+        "ResNet-50's images/s": round(speed["resnet50_per_second"], 1),
+        "quartiles": [round(speed["low"], 2), round(speed["high"], 2)],
+    }
+    return Result(
+        "speed", round(speed["ratio"], 2), "random pixels", SPEED, settings=settings, command=command
+    )
 
 
 def with_results(card: ModelCard, results: Sequence[Result]) -> ModelCard:
