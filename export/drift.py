@@ -20,7 +20,7 @@ from zoo.decoders import kind
 from zoo.encoder import Encoder
 from zoo.export.gate import Exported, Named
 from zoo.export.masked import drawn_masks, mask_inputs
-from zoo.export.pictures import gate_pictures
+from zoo.export.pictures import pictures_for
 
 Outputs = list[tuple[str, NDArray[np.float32]]]
 
@@ -72,7 +72,8 @@ def first_masked_drift(file: Path, encoder: Encoder, precision: str) -> str:
 
 def _pictures(encoder: Encoder, sides: tuple[int, int]) -> tuple[list[Image.Image], Tensor]:
     """A few of the gate's pictures, and their pixels."""
-    pictures = list(gate_pictures()[:: len(gate_pictures()) // PICTURES][:PICTURES])
+    pictures = pictures_for(encoder)
+    pictures = pictures[:: len(pictures) // PICTURES][:PICTURES]
     pixels = [encoder.transform.pixels(each, encoder.stride, size=sides) for each in pictures]
     return pictures, torch.stack(pixels)
 

@@ -17,7 +17,7 @@ from zoo.export.lowered import Samples, to_fp16, to_int8
 from zoo.export.masked import drawn_masks, mask_inputs, reconstruction_graph
 from zoo.export.onnx import SUFFIX, Precision, check_precision, published, write_beside
 from zoo.export.parity import Parity
-from zoo.export.pictures import gate_pictures
+from zoo.export.pictures import pictures_for
 from zoo.export.profiles import Range
 from zoo.export.tensorrt import build_engine, require_tensorrt
 
@@ -132,7 +132,8 @@ def samples_of(encoder: Encoder, graph: Graph) -> Samples:
     """Inputs that scales and ranges are taken from: the gate's pictures at the graph's size, masks as in training."""
     height, width = graph.inputs["pixels"].shape[-2:]
     pixels = [
-        encoder.transform.pixels(picture, encoder.stride, size=(height, width)) for picture in gate_pictures()
+        encoder.transform.pixels(picture, encoder.stride, size=(height, width))
+        for picture in pictures_for(encoder)
     ]
     samples = {"pixels": torch.stack(pixels)}
     if (spec := encoder.card.decoder) is not None and len(graph.inputs) > 1:

@@ -26,7 +26,7 @@ from zoo.export.graph import FeaturesGraph
 from zoo.export.limits import Limits
 from zoo.export.masked import drawn_masks, mask_inputs
 from zoo.export.parity import Check
-from zoo.export.pictures import gate_pictures
+from zoo.export.pictures import pictures_for
 from zoo.images import read_image
 from zoo.progress import track
 from zoo.sources import open_source
@@ -83,7 +83,7 @@ class Exported:
 
 def gate(file: Path, encoder: Encoder, limits: Limits, photos: str | Path | None = None) -> list[Check]:
     """All checks of a features graph against its encoder, which is on the CPU and in float32."""
-    exported, pictures = Exported(file), list(gate_pictures())
+    exported, pictures = Exported(file), pictures_for(encoder)
     own = exported.sides or (exported.transform.size,) * 2
     checks = [*_compared(exported, encoder, pictures, own, limits)]
     if exported.sides is None and not exported.prepares:
@@ -160,7 +160,7 @@ def gate_masked(file: Path, encoder: Encoder, limits: Limits) -> list[Check]:
     assert spec is not None and decoder is not None
     exported, how, sides = Exported(file), kind(spec.kind), (encoder.size, encoder.size)
     pixels, given = (
-        torch.stack([each.pixels(picture, encoder.stride, size=sides) for picture in gate_pictures()])
+        torch.stack([each.pixels(picture, encoder.stride, size=sides) for picture in pictures_for(encoder)])
         for each in (encoder.transform, exported.transform)
     )
     checks: list[Check] = []
@@ -190,7 +190,8 @@ def _neighbours(
         raise DataError(f"{source.title} holds {len(source)} photos; neighbours need 3, and a judgement 500")
     found, expected = [], []
     for start in track(range(0, len(source), 16), "photos"):
-        pictures = [read_image(source.read(i)) for i in range(start, min(start + 16, len(source)))]
+        some, channels = range(start, min(start + 16, len(source))), encoder.transform.channels
+        pictures = [read_image(source.read(i), channels=channels) for i in some]
         pixels = torch.stack(
             [encoder.transform.pixels(each, encoder.stride, size=sides) for each in pictures]
         )

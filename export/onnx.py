@@ -45,6 +45,7 @@ from zoo.export.graph import Graph, features_graph
 from zoo.export.limits import LIMITS, PREPARED
 from zoo.export.masked import reconstruction_graph
 from zoo.export.parity import Parity
+from zoo.export.pictures import pictures_for
 from zoo.export.preprocess import with_preprocessing
 from zoo.export.quantize import Way, ways
 from zoo.export.shown import with_section
@@ -161,6 +162,7 @@ def published(
     is done to the graph thereafter. drift: a sentence on a file that has failed.
     """
     check_owner(folder, encoder.card)
+    pictures_for(encoder)  # what cannot be judged is told before it is traced
     folder.mkdir(parents=True, exist_ok=True)
     parity.forget(folder, name)
     model, layers = traced(graph)

@@ -8,12 +8,23 @@ import numpy as np
 from PIL import Image
 
 from zoo.demo import bundled_photos
-from zoo.images import read_image
+from zoo.encoder import Encoder
+from zoo.errors import Unsupported
+from zoo.images import MODES, read_image
 from zoo.masking import splitmix64
 
 CROPS = 8  # of each photo
 SEED = 0
 LEAST = 0.35  # of a photo's sides that a crop keeps
+
+
+def pictures_for(encoder: Encoder) -> list[Image.Image]:
+    """The gate's pictures as an encoder takes them, grey for one channel. Raises Unsupported for other than 1 or 3."""
+    if (channels := encoder.transform.channels) not in MODES:
+        raise Unsupported(
+            f"an export is judged on photos, which have 1 or 3 channels, and {encoder.card.name} takes {channels}"
+        )
+    return [picture.convert(MODES[channels]) for picture in gate_pictures()]
 
 
 @lru_cache(maxsize=1)

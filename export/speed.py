@@ -10,6 +10,7 @@ import torch
 
 from zoo.encoder import Encoder
 from zoo.export.bench import SEED, in_turn, threads_of_torch
+from zoo.hardware import processor
 
 SIDE = 224  # pixels that ResNet-50 is measured at
 
@@ -28,6 +29,7 @@ class Speed:
     low: float  # its quartiles
     high: float
     rounds: int
+    hardware: str
 
 
 def beside_resnet50(encoder: Encoder, *, batch: int = 8, threads: int | None = None) -> Speed:
@@ -38,11 +40,14 @@ def beside_resnet50(encoder: Encoder, *, batch: int = 8, threads: int | None = N
     >>> beside_resnet50(zoo.load("dino_vitt16_imagenette")).ratio
     """
     encoder = encoder.to("cpu", torch.float32)
-    resnet = timm.create_model("resnet50", num_classes=0).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        resnet = timm.create_model("resnet50", num_classes=0).eval()
     draw = torch.Generator().manual_seed(SEED)
     own = torch.randn(batch, encoder.transform.channels, encoder.size, encoder.size, generator=draw)
     usual = torch.randn(batch, 3, SIDE, SIDE, generator=draw)
     with threads_of_torch(threads) as count, torch.inference_mode():
+        machine = processor()
         calls = [lambda: encoder.forward_features(own).pooled, lambda: resnet(usual)]
         _, (ours, theirs) = in_turn(calls, "beside ResNet-50")
     low, ratio, high = statistics.quantiles((b / a for a, b in zip(ours, theirs, strict=True)), n=4)
@@ -57,4 +62,5 @@ def beside_resnet50(encoder: Encoder, *, batch: int = 8, threads: int | None = N
         low=low,
         high=high,
         rounds=len(ours),
+        hardware=machine,
     )

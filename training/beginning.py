@@ -46,7 +46,9 @@ def begun_with(recipe: Recipe, init: str | Path, given: Collection[str] = ()) ->
         arch = _arch_of(card, arch)
     if recipe.data.limit is None and not {"schedule.epochs", "schedule.steps"} & set(given):
         schedule = dataclasses.replace(schedule, least_steps=LEAST_STEPS)
-    data = dataclasses.replace(recipe.data, mean=spec.mean, std=spec.std)
+    data = recipe.data
+    if len(spec.mean) == arch.in_chans:
+        data = dataclasses.replace(data, mean=spec.mean, std=spec.std)
     return dataclasses.replace(recipe, arch=arch, data=data, schedule=schedule)
 
 
@@ -81,8 +83,15 @@ def start_from(method: Method, recipe: Recipe, init: str | Path) -> None:
     RGB is adapted to --arch.in_chans (zoo/channels.py), without a decoder then. RecipeError where the recipe
     is of another architecture, or normalises pixels otherwise than the model knows them.
     """
-    model = load(str(init), device="cpu", in_chans=recipe.arch.in_chans)
-    _check_pixels(model, recipe, init)
+    channels = recipe.arch.in_chans
+    model = load(str(init), device="cpu", in_chans=channels)
+    if (theirs := model.transform.channels) != channels:
+        raise RecipeError(
+            f"--init {init} takes images of {theirs} channels, and --arch.in_chans is {channels}; give "
+            f"--arch.in_chans {theirs}, or begin with a model of 3"
+        )
+    if len(find(init).card.transform.mean) == channels:  # to others than its own it is new
+        _check_pixels(model, recipe, init)
     encoder = model.module.state_dict()
     encoder |= resized_tensors(encoder, method.encoder(), model.card.interpolation)
     decoder = None if model.decoder is None else model.decoder.state_dict()

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from zoo.channels import RGB
 from zoo.errors import DataError, ImageError
-from zoo.images import MODES, read_image, read_layers
+from zoo.images import read_layers
 from zoo.masking import splitmix64
 from zoo.progress import track
 from zoo.sources import Source
@@ -70,8 +70,7 @@ def sample_seed(seed: int, epoch: int, image: int) -> int:
 
 def decode(encoded: bytes, side: int, channels: int = RGB) -> Tensor:
     """Encoded bytes -> uint8 (C, H, W), the short side reduced to `side` pixels where it is longer."""
-    known = channels in MODES
-    layers = [read_image(encoded, channels=channels)] if known else read_layers(encoded, channels)
+    layers = read_layers(encoded, channels)
     return torch.cat([tv.pil_to_tensor(_reduced(layer, side)) for layer in layers])
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,8 @@ from zoo.cards import DecoderSpec, ModelCard, TrainingFacts, TransformSpec, writ
 from zoo.evaluate import measure
 from zoo.evaluate.results import results_of, with_results
 from zoo.folders import write_folder
+from zoo.hardware import hardware
+from zoo.images import MODES
 from zoo.loading import load
 from zoo.sources import Source
 from zoo.training.methods import Method
@@ -145,10 +145,9 @@ def body_of(card: ModelCard, out: Path, note: str) -> str:
     """The card's text for people."""
     training = card.training
     assert training is not None  # card_of wrote it
+    photo = "photo.jpg" if len(card.transform.mean) in MODES else "array.npy"
     decoder = (
-        f"\nIts decoder comes along: `zoo reconstruct {out} photo.jpg --out out.png`.\n"
-        if card.decoder
-        else ""
+        f"\nIts decoder comes along: `zoo reconstruct {out} {photo} --out out.png`.\n" if card.decoder else ""
     )
     return f"""\
 # {card.name}
@@ -160,19 +159,11 @@ def body_of(card: ModelCard, out: Path, note: str) -> str:
 import zoo
 
 encoder = zoo.load("{out}")  # or "{card.name}", after `zoo register {out} {card.name}`
-features = encoder("photo.jpg")
+features = encoder("{photo}")
 ```
 {decoder}
 Trained by `{training.command}`.
 """
-
-
-def hardware() -> str:
-    """What this process computes on, in words."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
-    threads = torch.get_num_threads()
-    return f"{threads} of {os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def _labelled(*sources: Source) -> bool:

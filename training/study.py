@@ -15,6 +15,7 @@ import torch
 from zoo.errors import RecipeError
 from zoo.evaluate import measure
 from zoo.files import atomic_write, write_json
+from zoo.hardware import hardware
 from zoo.loading import load, untrained
 from zoo.protocols import TRAINING
 from zoo.saving import save_picture
@@ -23,7 +24,6 @@ from zoo.tables import markdown_table
 from zoo.training.cells import Asked, Cell, Found
 from zoo.training.claims import check_claim, claim_of, images_of, machines_of, write_claim
 from zoo.training.engine import run, split
-from zoo.training.finish import hardware
 from zoo.training.fixed import refuse_knobs
 from zoo.training.knobs import with_knobs
 from zoo.training.progress import duration

@@ -228,7 +228,7 @@ class Encoder:
         if self.decoder is None or self.card.decoder is None:
             others = "zoo.list_models(kind='generative') names models that can"
             if self.transform.channels != 3:
-                others += "; no model loaded with in_chans has one, for decoders predict their own channels"
+                others += "; if it was loaded with in_chans, its decoder stayed behind"
             raise Unsupported(f"{self.card.name} has no decoder, so it cannot reconstruct; {others}")
         return self.card.decoder
 

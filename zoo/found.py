@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
@@ -9,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.arrays import SUFFIX as ARRAY_SUFFIX
 from zoo.errors import DataError, did_you_mean
-from zoo.images import ARRAY_SUFFIX
 from zoo.parquet import has_images
 from zoo.remote import HubRepo, read_spec
+from zoo.words import counted
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"
@@ -109,8 +113,14 @@ def _of_one_kind(spec: str, root: Path | HubRepo, names: Sequence[str]) -> tuple
     """ "parquet" or "image", and the files of that kind. Raises DataError where there are none of either."""
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     parquets = [name for name in names if name.lower().endswith(".parquet")]
+    arrays = [name for name in names if name.lower().endswith(ARRAY_SUFFIX)]
     if not images and not parquets:  # beside pictures they are features, or masks
-        images = [name for name in names if name.lower().endswith(ARRAY_SUFFIX)]
+        images = arrays
+    elif len(arrays) > len(images) and not parquets:
+        log.warning(
+            "%r holds %d %s files beside %s, which alone are taken: move those away if the arrays are the images",
+            *(spec, len(arrays), ARRAY_SUFFIX, counted(len(images), "picture")),
+        )
     # A dataset's clone may hold a picture for its README; a folder of images may hold a parquet of features.
     if parquets and (not images or has_images(root / parquets[0])):
         return "parquet", parquets

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from zoo.arrays import is_array, read_array
 from zoo.errors import ImageError, did_you_mean
 
 ImageSource: TypeAlias = (
@@ -30,7 +31,7 @@ MAX_PIXELS = 178_956_970
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
-ARRAY_SUFFIX, _ARRAY_MAGIC = ".npy", b"\x93NUMPY"
+_PICTURES = "an array must be uint8 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 
 # EXIF 2.3 §4.6.4, tag 0x0112: what turns each stored orientation upright. ImageOps.exif_transpose also writes the
 # EXIF block back, and so fails on blocks with any other tag it cannot write.
@@ -73,7 +74,7 @@ def read_image(source: ImageSource, *, channels: int = 3, max_pixels: int = MAX_
         )
     name = _name(source)
     try:
-        with _opened(_array_or(source)) as image:
+        with _opened(source, max_pixels) as image:
             _check_pixels(image.width, image.height, max_pixels)
             with nullcontext() if image.format in _SILENT_DECODERS else _quiet():
                 image.load()
@@ -86,34 +87,44 @@ def read_image(source: ImageSource, *, channels: int = 3, max_pixels: int = MAX_
         raise ImageError(f"{name}: {_reason(error)}") from error
 
 
-def read_layers(source: object, channels: int) -> list[Image.Image]:
-    """An (H, W, C) uint8 array, which may lie in a .npy file, as one 8-bit grey image a channel.
+def read_layers(source: ImageSource, channels: int, *, max_pixels: int = MAX_PIXELS) -> list[Image.Image]:
+    """The picture in `source` as 8-bit images that together have `channels`: itself, where Pillow has such a mode.
 
-    For pictures of other than 1 or 3 channels. Raises ImageError for anything else.
+    Otherwise one grey image a channel of an (H, W, C) uint8 array, in memory or in a .npy file. Raises ImageError,
+    naming the source, as `read_image` does.
     """
+    if channels in MODES:
+        return [read_image(source, channels=channels, max_pixels=max_pixels)]
     name = _name(source)
     try:
-        array = _array_or(source)
-    except (ImageError, OSError, ValueError, EOFError) as error:
-        raise ImageError(f"{name}: {error}") from error
-    if channels in MODES or not isinstance(array, np.ndarray) or array.shape[2:] != (channels,):
-        raise ImageError(
-            f"{name}: an encoder of {channels} channels takes (H, W, {channels}) uint8 arrays, in memory or in .npy "
-            f"files, or (B, {channels}, H, W) tensors"
+        array = _array_of(source, channels, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error.__cause__
+    except OSError as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+    return [Image.fromarray(np.ascontiguousarray(array[:, :, channel])) for channel in range(channels)]
+
+
+def _array_of(source: ImageSource, channels: int, max_pixels: int) -> np.ndarray[Any, Any]:
+    """(H, W, C) uint8 of an array or of a .npy file."""
+
+    def check(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        _check_array(
+            dtype, shape, f"an encoder of {channels} channels takes (H, W, {channels}) uint8", {channels}
         )
-    return [_from_array(np.ascontiguousarray(array[:, :, channel])) for channel in range(channels)]
+        _check_pixels(shape[1], shape[0], max_pixels)
 
-
-def _array_or(source: Any) -> Any:
-    """The array in a .npy file or in its bytes; any other source as it is. No pickled object is ever loaded."""
-    if isinstance(source, str | os.PathLike):
-        if Path(source).suffix.lower() != ARRAY_SUFFIX:
-            return source
-        with _binary(source) as file:
-            return np.load(file, allow_pickle=False)
-    if isinstance(source, bytes | bytearray | memoryview) and bytes(source[:6]) == _ARRAY_MAGIC:
-        return np.load(io.BytesIO(source), allow_pickle=False)
-    return source
+    if isinstance(source, np.ndarray):
+        check(source.dtype, source.shape)
+        return source
+    if not isinstance(source, Image.Image):
+        with _closing(source) as file:
+            if is_array(file):
+                return read_array(file, check)
+    raise ImageError(
+        f"an encoder of {channels} channels takes (H, W, {channels}) uint8 arrays, in memory or in .npy files, or "
+        f"(B, {channels}, H, W) tensors"
+    )
 
 
 def _name(source: object) -> str:
@@ -129,24 +140,36 @@ def _name(source: object) -> str:
 
 
 @contextmanager
-def _opened(source: ImageSource) -> Iterator[Image.Image]:
+def _opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
     """The image in `source` with its header read and, but for arrays, its pixels perhaps not yet."""
     if isinstance(source, Image.Image):
         yield source
     elif isinstance(source, np.ndarray):
         yield _from_array(source)
     else:
-        file = _binary(source)
-        try:
+        with _closing(source) as file:
+            if is_array(file):
+                yield _from_array(read_array(file, lambda *said: _check_picture(*said, max_pixels)))
+                return
             with _quiet():
                 image = Image.open(file)
             with image:
                 if image.format == "EPS":
                     raise ImageError("EPS is a program that Ghostscript would run; save it as PNG first")
                 yield image
-        finally:
-            if file is not source:
-                file.close()
+
+
+@contextmanager
+def _closing(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes],
+) -> Iterator[IO[bytes]]:
+    """`source` as a binary file, which is closed in the end if it was opened here."""
+    file = _binary(source)
+    try:
+        yield file
+    finally:
+        if file is not source:
+            file.close()
 
 
 def _binary(source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]) -> IO[bytes]:
@@ -189,22 +212,33 @@ def _missing(path: Path) -> str:
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     """(H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 -> image. Raises ImageError naming the fix for others."""
-    accepted = "an array must be uint8 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-    if array.dtype != np.uint8:
-        scaled = {"f": "(array * 255).round() if it is in [0, 1]", "b": "array * 255"}.get(array.dtype.kind)
-        fix = scaled or ("array // 257" if array.dtype == np.uint16 else "array scaled to 0–255")
-        raise ImageError(f"{accepted}, not {array.dtype}; pass {fix}, with .astype('uint8')")
-    if array.ndim == 4:
+    _check_picture(array.dtype, array.shape)
+    return Image.fromarray(array[:, :, 0] if array.shape[2:] == (1,) else array)
+
+
+def _check_picture(dtype: np.dtype[Any], shape: tuple[int, ...], max_pixels: int = MAX_PIXELS) -> None:
+    """Raises ImageError, naming the fix, for an array that is no picture of at most max_pixels."""
+    _check_array(dtype, shape[:2] + (shape[2:] or (1,)), _PICTURES, {1, 3, 4})
+    _check_pixels(shape[1], shape[0], max_pixels)
+
+
+def _check_array(dtype: np.dtype[Any], shape: tuple[int, ...], accepted: str, channels: set[int]) -> None:
+    """Raises ImageError, naming the fix, for an array that is not (H, W, C) uint8 of some of these channels."""
+    if dtype != np.uint8:
+        scaled = {"f": "(array * 255).round() if it is in [0, 1]", "b": "array * 255"}.get(dtype.kind)
+        fix = scaled or ("array // 257" if dtype == np.uint16 else "array scaled to 0–255")
+        raise ImageError(f"{accepted}, not {dtype}; pass {fix}, with .astype('uint8')")
+    if len(shape) == 4:
         raise ImageError(f"{accepted}; pass a batch as list(array)")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim == 3 and array.shape[2] not in (3, 4) and array.shape[0] in (1, 3, 4):
-        raise ImageError(f"{accepted}; this looks like (C, H, W): pass array.transpose(1, 2, 0)")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        other = "" if array.ndim != 3 else f"; zoo.load(name, in_chans={array.shape[2]}) takes such arrays"
-        raise ImageError(accepted + other)
-    _check_pixels(array.shape[1], array.shape[0])
-    return Image.fromarray(array)
+    if (
+        len(shape) == 3
+        and shape[2] not in channels
+        and (shape[0] in channels or 2 * shape[0] <= min(shape[1:]))
+    ):
+        raise ImageError(f"{accepted}; {shape} looks like (C, H, W): pass array.transpose(1, 2, 0)")
+    if len(shape) != 3 or shape[2] not in channels:
+        other = "" if len(shape) != 3 else f"; an encoder of in_chans={shape[2]} takes such arrays"
+        raise ImageError(f"{accepted}, not {shape}{other}")
 
 
 def _check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:

@@ -24,7 +24,13 @@ def cropped(encoder: Encoder, image: ImageSource, size: int) -> Tensor:
 
 
 def common_size(encoders: Sequence[Encoder]) -> int:
-    """Pixels of a square image that all of these can mask, the nearest to the first one's own size."""
+    """Pixels of a square image that all of these can mask, the nearest to the first one's own size.
+
+    Raises Unsupported where they take different channels.
+    """
+    if len({encoder.transform.channels for encoder in encoders}) > 1:
+        each = ", ".join(f"{encoder.card.name} ({encoder.transform.channels})" for encoder in encoders)
+        raise Unsupported(f"these take images of different channels: {each}; choose some of one kind")
     unit, own = math.lcm(*map(_unit, encoders)), encoders[0].size
     return own if own % unit == 0 else max(1, round(own / unit)) * unit
 

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.attention_maps import top_mass
-from zoo.errors import Unsupported
 from zoo.sheets import PAPER, Row, sheet
 
 if TYPE_CHECKING:
@@ -169,12 +168,9 @@ def _stretched(head: Array) -> Array:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1], or grey (1, H, W) -> RGB in PIL, rounded to 8 bits. Raises Unsupported for others."""
-    if (channels := len(image)) not in (1, 3):
-        raise Unsupported(
-            f"an image of {channels} channels cannot be drawn; pass 3 of them, image[..., :3, :, :]"
-        )
-    levels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().expand(3, -1, -1)
+    """(C, H, W) in [0, 1] -> RGB in PIL, rounded to 8 bits: the first three channels, or the first as grey."""
+    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    levels = (shown.detach().float().cpu().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.errors import CardError, ImageError, SizeError, did_you_mean
-from zoo.images import MAX_PIXELS, MODES, ImageSource, read_image, read_layers
+from zoo.images import MAX_PIXELS, ImageSource, read_layers
 
 Size = int | tuple[int, int]  # pixels of the short side, or (h, w)
 
@@ -100,8 +100,6 @@ class Transform:
 
     def _fitted(self, image: ImageSource, fit: Callable[[Image.Image], Image.Image]) -> NDArray[np.uint8]:
         """(H, W, C) uint8: `image` through `fit`, channel by channel where Pillow has no such mode."""
-        if self.channels in MODES:
-            return _levels(fit(read_image(image, channels=self.channels)))
         return np.concatenate([_levels(fit(layer)) for layer in read_layers(image, self.channels)], axis=2)
 
     def normalise(self, pixels: Tensor) -> Tensor:

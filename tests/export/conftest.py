@@ -55,7 +55,13 @@ def small(randomise: Callable[..., None]) -> Callable[..., Encoder]:
     """A small encoder of a family with every weight at random."""
 
     def make(family: str, decoder: DecoderSpec | None = None, **other: Any) -> Encoder:
-        said = {"pooling": "token", "architecture": "vit_tiny_patch16_224", **FAMILIES[family], **other}
+        said = {
+            "pooling": "token",
+            "architecture": "vit_tiny_patch16_224",
+            "transform": TransformSpec(size=64, crop_pct=0.875),
+            **FAMILIES[family],
+            **other,
+        }
         card = ModelCard(
             name=f"small_{family}",
             licence="apache-2.0",
@@ -63,7 +69,6 @@ def small(randomise: Callable[..., None]) -> Callable[..., Encoder]:
             kind="generative" if decoder else "discriminative",
             family=family,
             parameters=1,
-            transform=TransformSpec(size=64, crop_pct=0.875),
             decoder=decoder,
             **said,
         )

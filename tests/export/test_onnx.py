@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from smallest import FAMILIES, VIT
 
-from zoo.cards import read_card
+from zoo.cards import TransformSpec, read_card
 from zoo.encoder import Encoder
 from zoo.errors import Unsupported, ZooError
 from zoo.export import Parity, reconstruction_to_onnx, to_onnx
@@ -224,3 +224,19 @@ def test_a_model_without_decoder_has_no_reconstruction(
 ) -> None:
     with pytest.raises(Unsupported, match="no decoder"):
         reconstruction_to_onnx(vit[0], tmp_path)
+
+
+def of_channels(small: Callable[..., Encoder], channels: int) -> Encoder:
+    spec = TransformSpec(size=64, crop_pct=0.875, mean=(0.4,) * channels, std=(0.2,) * channels)
+    return small("vit", arguments={**VIT, "in_chans": channels}, transform=spec)
+
+
+@pytest.mark.parametrize("preprocess", [False, True])
+def test_a_grey_encoder_is_exported(small: Callable[..., Encoder], tmp_path: Path, preprocess: bool) -> None:
+    """The gate's photos reach it in grey, through a graph that prepares them too."""
+    assert to_onnx(of_channels(small, 1), tmp_path, preprocess=preprocess).passed
+
+
+def test_a_graph_of_five_channels_cannot_be_judged(small: Callable[..., Encoder], tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="judged on photos, which have 1 or 3 channels"):
+        to_onnx(of_channels(small, 5), tmp_path)

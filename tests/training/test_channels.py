@@ -19,9 +19,11 @@ from torch import Generator
 
 import zoo
 from zoo.channels import adapted_statistics
+from zoo.cli import main
 from zoo.errors import RecipeError
 from zoo.images import read_image
-from zoo.pictures import reconstruction_panel
+from zoo.one_mask import common_size
+from zoo.pictures import reconstruction_panel, to_picture
 from zoo.saving import save_picture
 from zoo.sources import open_source
 from zoo.training import augment
@@ -57,6 +59,19 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+DECODED = ("beit", "dvae", "mae", "simmim", "ummae")
+# Networks with stems of their own, and what trains them in a step or two.
+NETWORKS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "swin": ("ummae", {"arch": {"name": "ssl_zoo_ummae_swin_micro", "size": 128}, "data": {"size": 128}}),
+    "pvt": (
+        "ummae",
+        {"arch": {"name": "ssl_zoo_ummae_pvt_micro", "family": "pvt", "size": 128}, "data": {"size": 128}},
+    ),
+    "resnet": ("simclr", {"arch": {"name": "resnet18", "family": "resnet", "pooling": "avg"}}),
+    "xcit": ("simclr", {"arch": {"name": "xcit_nano_12_p16_224", "family": "xcit"}}),
+}
+
+
 def of_channels(recipe: Recipe, channels: int) -> Recipe:
     """A recipe for other images, tiny as it is."""
     return dataclasses.replace(recipe, arch=dataclasses.replace(recipe.arch, in_chans=channels))
@@ -81,10 +96,28 @@ def test_every_method_trains_on_other_channels(
     other = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True).eval()
     with torch.inference_mode():
         torch.testing.assert_close(other(pixels), features.pooled, rtol=1e-5, atol=1e-5)
-    if encoder.card.decoder is not None:
+    assert (encoder.decoder is not None) == (name in DECODED)
+    if name in DECODED:
         found = encoder.reconstruct(image)
         assert found.composite.shape[1] == channels
         assert found.error.isfinite().all()
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+def test_networks_with_stems_of_their_own_take_other_channels(
+    family: str, tiny: Tiny, five: Path, tmp_path: Path
+) -> None:
+    """Pyramids, whose compact image is cut before the stem, ResNets and XCiT: five layers, one step."""
+    method, knobs = NETWORKS[family]
+    small = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2} if method == "ummae" else {}
+    asked = of_channels(tiny(f"{method}/smoke", schedule={"steps": 1}, method=small, **knobs), 5)
+    run(asked, five, tmp_path / "run", scores=False)
+    encoder = zoo.load(tmp_path / "run")
+    assert encoder.card.family == family
+    image = five / "val" / "cat" / "00.npy"
+    assert encoder(image).pooled.isfinite().all()
+    if method == "ummae":
+        assert encoder.reconstruct(image).predicted.shape == (1, 5, 128, 128)
 
 
 def test_decoding_keeps_each_channel(photos: Path) -> None:
@@ -152,6 +185,67 @@ def test_init_adapts_the_first_convolution(tiny: Tiny, photos: Path, tmp_path: P
         found["patch_embed.proj.weight"], wanted["patch_embed.proj.weight"], rtol=0, atol=1e-3
     )
     assert begun_with(recipe("dino/smoke"), tmp_path / "grey").arch.in_chans == 1
+    with pytest.raises(RecipeError, match=r"takes images of 1 channels, and --arch\.in_chans is 3"):
+        run(tiny("dino/smoke"), photos, tmp_path / "back", init=tmp_path / "grey")
+
+
+def test_init_of_a_masked_model_leaves_its_decoder_behind(
+    tiny: Tiny, photos: Path, five: Path, tmp_path: Path
+) -> None:
+    """A decoder predicts its own channels; another begins, and the new channels may have statistics of their own."""
+    run(tiny("mae/smoke", schedule={"steps": 1}), photos, tmp_path / "rgb", scores=False)
+    begun = begun_with(tiny("mae/smoke", schedule={"steps": 1}), tmp_path / "rgb")
+    own = dataclasses.replace(begun, data=dataclasses.replace(begun.data, mean=(0.4,) * 5, std=(0.2,) * 5))
+    run(of_channels(own, 5), five, tmp_path / "five", init=tmp_path / "rgb", scores=False)
+    encoder = zoo.load(tmp_path / "five")
+    assert encoder.transform.mean == (0.4,) * 5
+    assert encoder.reconstruct(five / "val" / "cat" / "00.npy").predicted.shape[1] == 5
+
+
+def test_a_tokenizer_of_other_channels_is_refused(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+    run(tiny("dvae/smoke", schedule={"steps": 1}), photos, tmp_path / "words", scores=False)
+    given = tiny("beit/smoke", method={"tokenizer": str(tmp_path / "words")})
+    with pytest.raises(RecipeError, match=r"reads images of 3 channels, and --arch\.in_chans is 1"):
+        given.method.build(of_channels(given, 1))
+
+
+def test_randaugment_is_of_pictures(tiny: Tiny, five: Path, tmp_path: Path) -> None:
+    run(of_channels(tiny("mae/smoke", schedule={"steps": 1}), 5), five, tmp_path / "run", scores=False)
+    encoder = zoo.load(tmp_path / "run")
+    knobs = ["--schedule.steps", "1", "--optim.batch", "4"]
+    with pytest.raises(RecipeError, match=r"give --method\.randaugment 0"):
+        evaluate(encoder, five, protocol="finetune", knobs=knobs)
+    row = evaluate(encoder, five, protocol="finetune", knobs=[*knobs, "--method.randaugment", "0"])
+    assert 0 <= row["top1"] <= 100
+
+
+def test_masked_models_of_different_channels_have_no_crop_in_common(
+    tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
+    models = []
+    for channels in (1, 3):
+        asked = of_channels(tiny("mae/smoke", schedule={"steps": 1}), channels)
+        models.append(zoo.load(run(asked, photos, tmp_path / str(channels), scores=False)))
+    with pytest.raises(zoo.ZooError, match=r"different channels: 1 \(1\), 3 \(3\)"):
+        common_size(models)
+
+
+def test_the_command_line_draws_arrays(
+    tiny: Tiny, five: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The card's own command; of five layers the first three are drawn."""
+    run(of_channels(tiny("mae/smoke", schedule={"steps": 1}), 5), five, tmp_path / "run", scores=False)
+    encoder = zoo.load(tmp_path / "run")
+    assert "array.npy --out" in encoder.card.body
+    image, out = five / "val" / "cat" / "00.npy", tmp_path / "drawn.png"
+    assert main(["reconstruct", str(tmp_path / "run"), str(image), "--out", str(out)]) == 0
+    assert read_image(out).width > 100
+    pixels = encoder.transform.denormalise(encoder.transform(image))
+    expected = (pixels[:3] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(to_picture(pixels)), expected)
+    assert main(["attend", str(tmp_path / "run"), str(image), "--out", str(tmp_path / "heads.png")]) == 0
+    assert main(["attend", str(tmp_path / "run"), str(image.with_name("none.npy")), "--out", str(out)]) == 2
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_wrong_channels_are_told(tiny: Tiny, five: Path, photos: Path, tmp_path: Path) -> None:
@@ -176,10 +270,18 @@ def test_arrays_are_images_where_there_are_no_others(five: Path, photos: Path, t
 
 
 def test_extraction_reads_arrays(tiny: Tiny, five: Path, tmp_path: Path) -> None:
-    """`zoo.extract` on a folder of five layers, and what is no such array is skipped."""
-    run(of_channels(tiny("mae/smoke", schedule={"steps": 1}), 5), five, tmp_path / "run")
+    """`zoo.extract` on a folder of five layers, and what is no such array is skipped, here and in training."""
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(five, spoilt)
+    some = (spoilt / "val" / "cat" / "00.npy").read_bytes()
+    for split in ("train", "val"):
+        (spoilt / split / "cat" / "damaged.npy").write_bytes(some[:40] + b"(((" + some[43:])
+        (spoilt / split / "cat" / "incomplete.npy").write_bytes(some[:-7])
+        np.save(spoilt / split / "dog" / "float.npy", np.zeros((48, 64, 5)))
+    run(of_channels(tiny("mae/smoke", schedule={"steps": 1}), 5), spoilt, tmp_path / "run", scores=False)
+    assert "3 images could not be read" in zoo.load(tmp_path / "run").card.body
     encoder = zoo.load(tmp_path / "run")
-    ids, labels, features = zoo.extract(encoder, five / "val")
+    ids, labels, features = zoo.extract(encoder, spoilt / "val")
     assert len(ids) == 8
     assert set(labels.tolist()) == {0, 1}
     np.testing.assert_allclose(

@@ -144,9 +144,7 @@ def test_arrays_of_many_channels_are_pictures(tmp_path: Path, card_of: Cards, ra
     tensor = torch.from_numpy(exact).permute(2, 0, 1)
     full = dataclasses.replace(five.transform, crop_pct=1.0)
     torch.testing.assert_close(full.pixels(exact, 16), five.transform.normalise(tensor / 255))
-    with pytest.raises(
-        ImageError, match=r"5 channels takes \(H, W, 5\) uint8 arrays, .* or \(B, 5, H, W\) tensors"
-    ):
+    with pytest.raises(ImageError, match=r"5 channels takes \(H, W, 5\) uint8, not \(80, 120, 4\)"):
         five(array[:, :, :4])
     with pytest.raises(ImageError, match=r"zoo\.load\(name, in_chans=5\)"):
         rgb(array)
@@ -186,7 +184,7 @@ def test_reconstruction_is_of_rgb(tiny: Encoder, tmp_path: Path) -> None:
     write_folder(tmp_path / "tiny", tiny.card, tiny.module, tiny.decoder, "")
     grey = zoo.load(tmp_path / "tiny", device="cpu", in_chans=1)
     assert grey.decoder is None and grey.card.decoder is None
-    with pytest.raises(Unsupported, match="this encoder takes 1: load it without in_chans"):
+    with pytest.raises(Unsupported, match="if it was loaded with in_chans, its decoder stayed behind"):
         grey.reconstruct(images(1))
     with pytest.raises(Unsupported, match="in_chans=-1: tiny takes 3 channels"):
         zoo.load(tmp_path / "tiny", in_chans=-1)

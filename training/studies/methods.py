@@ -4,7 +4,7 @@ Settings for runs this short (batch, rate, momentum) are judgement. Before, two 
 looked at for two minutes each, and their k-NN on Imagenette's validation photos was seen; the one taken of DINO's two
 had the lower. Nothing was swept, and another choice may order the methods otherwise. Fine-tuning, for so few epochs, is
 on crops and flips alone, at four times its usual rate: of three settings tried on 2,000 photos, judged by 800 others of
-Imagenette's train split, the one that served `mae_vitt16_imagenette` at 64 px best.
+Imagenette's train split, the one that served `mae_vitt16_imagenette` at 64 px best; from scratch none was looked for.
 """
 
 from __future__ import annotations

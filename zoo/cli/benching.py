@@ -56,6 +56,8 @@ def _bench(arguments: argparse.Namespace) -> None:
         raise UsageError(f"`zoo bench` measures the processor, not {arguments.device}; leave out --device")
     if arguments.write_card and not arguments.resnet50:
         raise UsageError("a card says how fast a model is beside ResNet-50; add --resnet50")
+    if arguments.write_card and arguments.weights:
+        raise UsageError("--write-card would put the speed of other weights on the card; leave out --weights")
     if arguments.write_card:
         find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
     encoder = load_model(arguments, arguments.size)

@@ -11,9 +11,8 @@ from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
 from zoo.saving import picture_format, save_picture
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from zoo.encoder import Encoder
+    from zoo.images import ImageSource
 
 
 def _attend_arguments(parser: Parser) -> None:
@@ -63,15 +62,20 @@ def _attend(arguments: argparse.Namespace) -> None:
     print(f"{count} heads of {block} on {h}×{w} patches: {path} ({picture.width}×{picture.height})")
 
 
-def _opened(arguments: argparse.Namespace) -> Image.Image:
-    """The photo. What cannot be read, or written at the end, is told before torch is imported and a model loaded."""
+def _opened(arguments: argparse.Namespace) -> ImageSource:
+    """The photo, or the path of an array, whose channels the model knows.
+
+    What cannot be read, or written at the end, is told before torch is imported and a model loaded.
+    """
+    from zoo.arrays import SUFFIX
     from zoo.images import read_image
 
     picture_format(arguments.out)
-    return read_image(arguments.image)
+    image: str = arguments.image
+    return image if Path(image).suffix.lower() == SUFFIX else read_image(image)
 
 
-def _draw_hierarchy(encoder: Encoder, image: Image.Image, arguments: argparse.Namespace) -> None:
+def _draw_hierarchy(encoder: Encoder, image: ImageSource, arguments: argparse.Namespace) -> None:
     from zoo.hierarchy import hierarchy_panel
     from zoo.pictures import as_seen
 

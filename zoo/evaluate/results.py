@@ -12,7 +12,7 @@ from zoo.sources import Source
 
 # Found by the evaluation itself: another run of the same protocol may find another.
 _OUTCOMES = {"l2", "chosen lr", "interval", "minutes", "draws", "head", "box_side"}
-_OUTCOMES |= {"images/s", "ResNet-50's images/s", "quartiles"}
+_OUTCOMES |= {"images/s", "ResNet-50's images/s", "quartiles", "hardware"}
 
 
 # Numbers of a reconstruction that belong on a card, and what they are called there.
@@ -81,6 +81,7 @@ def speed_result(speed: dict[str, Any], command: str) -> Result:
         "threads": speed["threads"],
         "images/s": round(speed["images_per_second"], 1),
         "ResNet-50's images/s": round(speed["resnet50_per_second"], 1),
+        "hardware": speed["hardware"],
         "quartiles": [round(speed["low"], 2), round(speed["high"], 2)],
     }
     return Result(
