@@ -14,6 +14,8 @@ from zoo.training.continued import differences, which_images
 from zoo.training.engine import split
 
 CLAIM = "cell.json"
+# What a claim says of the images.
+IMAGES = ("trained_on", "tested_on")
 # What a killed, a stopped or a finished cell leaves, and another would spoil.
 LEFT = ("checkpoint.pt", "model.safetensors", "scores.json", "stopped.json")
 
@@ -40,10 +42,13 @@ def claim_of(
 
 
 def check_claim(folder: Path, claim: dict[str, Any]) -> None:
-    """RecipeError where the folder holds a cell of another call: what differs, and what to do."""
+    """RecipeError where the folder holds a cell of another call: what differs, and what to do.
+
+    A claim without images is compared without them.
+    """
     if not _begun(folder):
         return
-    theirs = _read(folder)
+    theirs = {key: value for key, value in _read(folder).items() if key in claim or key not in IMAGES}
     changed = (
         differences({**theirs, "hardware": None}, {**claim, "hardware": None})
         if theirs

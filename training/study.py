@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from zoo.errors import RecipeError
+from zoo.errors import DataError, RecipeError
 from zoo.evaluate import measure
 from zoo.files import atomic_write, write_json
 from zoo.hardware import hardware
@@ -53,7 +53,8 @@ def run_study(
 
     minutes: of training for each cell, None for the study's own budget. tune_epochs: where a study fine-tunes. knobs:
     of every cell's recipe, as `zoo train` takes them, but none that the study sets. Table and chart are written after
-    each cell. The same call again skips what is finished and goes on. Raises RecipeError for a folder of another call,
+    each cell. The same call again skips what is finished and goes on; a finished cell needs but cell.json, scores.json
+    and the logs, and a finished study no images. Raises RecipeError for a folder of another call,
     and what runs raise.
     """
     if not seeds:
@@ -62,7 +63,7 @@ def run_study(
     cells = [cell for seed in seeds for cell in study.cells(Asked(seed, minutes, tune_epochs))]
     refuse_knobs(name, cells, knobs)
     cells = [dataclasses.replace(cell, recipe=with_knobs(cell.recipe, list(knobs))) for cell in cells]
-    images = images_of(data, test)
+    images = _images(cells, out, data, test)
     claims = {cell.name: claim_of(cell, data, test, images) for cell in cells}
     for cell in cells:  # before hours of the others
         cell.recipe.check()
@@ -81,6 +82,16 @@ def run_study(
         made += 1
         table = _report(study, [_found(each, out) for each in cells], out, about)
     return table
+
+
+def _images(cells: Sequence[Cell], out: Path, data: str | Path, test: str | Path | None) -> dict[str, str]:
+    """Which images the cells are made of; nothing where those are gone, and every cell is there without them."""
+    try:
+        return images_of(data, test)
+    except DataError:
+        if all(_over(_found(cell, out)) for cell in cells):
+            return {}
+        raise
 
 
 def _left(began: float, made: int, cells: int) -> str:

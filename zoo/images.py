@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -149,7 +150,7 @@ def _opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
     else:
         with _closing(source) as file:
             if is_array(file):
-                yield _from_array(read_array(file, lambda *said: _check_picture(*said, max_pixels)))
+                yield _from_array(read_array(file, partial(_check_picture, max_pixels=max_pixels)))
                 return
             with _quiet():
                 image = Image.open(file)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from zoo.charts import Bar, interval_chart, stacked
 from zoo.cli import main
 from zoo.cli.training import STUDIES as IN_HELP
-from zoo.errors import RecipeError
+from zoo.errors import DataError, RecipeError
 from zoo.training import study
 from zoo.training.cells import Asked, Cell, Found, over_seeds, told_lines
 from zoo.training.claims import check_claim, claim_of, machines_of, write_claim
@@ -110,6 +111,24 @@ def test_a_killed_study_goes_on_and_says_what_lacks(
     )
     assert f"{rows[1]['top1']:.1f} ({rows[1]['low']:.1f}–{rows[1]['high']:.1f})" in table.read_text()
     assert "cell 2 of 2, byol-0" in caplog.text
+
+
+def test_a_finished_study_is_told_anew_from_its_records(one: None, paints: Path, tmp_path: Path) -> None:
+    """Neither images nor weights: what a cell measured, of what, and its log. An unfinished one needs the images."""
+    table = run_study("one", paints, tmp_path / "out", command="zoo study one")
+    kept = tmp_path / "kept" / "mae-0"
+    kept.mkdir(parents=True)
+    for name in ("cell.json", "scores.json", "log.jsonl"):
+        shutil.copy(tmp_path / "out" / "mae-0" / name, kept)
+    gone = paints.rename(tmp_path / "gone")
+    try:
+        again = run_study("one", paints, tmp_path / "kept", command="zoo study one")
+        assert again.read_text() == table.read_text()
+        (kept / "scores.json").unlink()
+        with pytest.raises(DataError, match="no file or folder"):
+            run_study("one", paints, tmp_path / "kept")
+    finally:
+        gone.rename(paints)
 
 
 def test_what_the_sentry_stopped_is_told_and_not_run_again(
