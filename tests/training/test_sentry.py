@@ -69,16 +69,20 @@ def test_a_healthy_run_is_left_alone(name: str, tiny: Callable[..., Recipe]) -> 
     assert min(row["feature_std"] for row in sentry.rows) > 0.2
 
 
+SAME = "every image gets nearly the same features: "
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("mae", "every image gets nearly the same features: the encoder has collapsed. Their std is 0.0"),
+        ("mae", f"{SAME}the encoder has collapsed. Their std is 0.0"),
         (
             "dino",
             "the loss rests at chance. The loss is 3.17\\d, and ln 24 = 3.178 .* teacher's entropy is 3.1",
         ),
-        ("simclr", "every image gets nearly the same features: .* and ln 31 = 3.434 is that of a network"),
-        ("byol", "every image gets nearly the same features: .* their effective rank 2.\\d of at most 16"),
+        # At such rates rounding decides how a run goes wrong, and processors round differently.
+        ("simclr", f"({SAME}|the loss rests at chance).*, and ln 31 = 3.434 is that of a network"),
+        ("byol", f"{SAME}.* their effective rank [12].\\d of at most 16"),
         ("beit", "the loss rests at chance. The loss is 1.\\d+, and 1.\\d+ is that of a network"),
         ("supervised", "the loss rests at chance. The loss is 2.\\d+, and [12]\\.\\d+ is that of a network"),
     ],

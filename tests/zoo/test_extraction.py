@@ -362,10 +362,6 @@ def test_what_cannot_be_done_is_said(photos: Path, tmp_path: Path) -> None:
         extract(encoder, photos, outputs=("cls",))
     with pytest.raises(DataError, match="batch_size must be at least 1, not 0"):
         extract(encoder, photos, batch_size=0)
-    wide: Any = TinyEncoder()
-    wide.transform = Transform(size=8, mean=(0.5,) * 4, std=(0.5,) * 4)
-    with pytest.raises(Unsupported, match=r"takes 4 \(in_chans\): call it on \(B, 4, H, W\) tensors"):
-        extract(wide, photos)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file; features go into a folder"):
         extract(encoder, photos, tmp_path / "file")
