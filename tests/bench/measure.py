@@ -1,4 +1,4 @@
-"""Contenders in turn, A B C A B C …, and their ratios: a machine's speed drifts, a ratio within one round less."""
+"""Contenders in turn, A B C B C A …, and their ratios: a machine's speed drifts, a ratio within one round less."""
 
 from __future__ import annotations
 
@@ -44,13 +44,18 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turn(contenders: Mapping[str, Callable[[int], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Each contender's number in each round, which they are given; round -1 warms up and is not counted."""
+    """Each contender's number in each round, which they are given, in an order that rotates.
+
+    Round -1 warms up and is not counted.
+    """
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for work in contenders.values():
         work(-1)
+    names = list(contenders)
     for number in range(rounds):
-        for name, work in contenders.items():
-            found[name].append(work(number))
+        for turn in range(len(names)):
+            name = names[(turn + number) % len(names)]
+            found[name].append(contenders[name](number))
             print(f"  round {number + 1}/{rounds}: {name} {found[name][-1]:.4g}", file=sys.stderr)
     return found
 

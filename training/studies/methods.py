@@ -26,6 +26,7 @@ from zoo.training.cells import (
     tell_steps,
     told_lines,
 )
+from zoo.training.listing import method_lines
 from zoo.training.methods import method_file, method_names, recipe, recipes
 from zoo.training.recipe import Arch
 
@@ -88,7 +89,7 @@ def _cell(name: str, asked: Asked) -> Cell:
         ("knn", "linear", "finetune") if masked else ("knn", "linear"),
         baselines=True,
         tuning=("--schedule.epochs", str(asked.tune_epochs), *TUNING) if masked else (),
-        facts={"method": name, "network": _network(chosen.arch)},
+        facts={"method": method_lines()[name].partition(":")[0], "network": _network(chosen.arch)},
     )
 
 
