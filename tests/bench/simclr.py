@@ -3,7 +3,8 @@
 ResNet-18 at 64 px from random weights, batches of 64, float32, all processors, nothing compiled, AdamW and a cosine
 that ends with the minutes; crops, colours and blur of the same strengths. Both read the same JPEG files, whose short
 side is the recipe's `data.side`: ours decodes them once, the plain loop as DataLoaders do; its workers are as many as
-make it fastest here. Ours holds its channels side by side (`channels_last`), the plain loop as torch does. The minutes
+make it fastest here. Ours holds its channels side by side (`channels_last`), the plain loop as torch does: `training`
+shows what that alone is worth. The minutes
 are of steps, and those of the plain loop last as long as ours did; what ours spends before its first step is told. Both
 networks are then scored alike.
 """
@@ -24,6 +25,7 @@ from lightly_steps import PlainLoop
 from measure import DATA, claim
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import to_pil_image
 
 import zoo
@@ -111,16 +113,19 @@ def plain(given: Recipe, budget: float, photos: Path, finished: Path, out: Path)
 
 
 def views(given: Recipe) -> SimCLRTransform:
-    """lightly's, as strong as the recipe's: its blur in proportion to the view."""
+    """lightly's, as strong as the recipe's: its blur in proportion to the view, and its crops bicubic as ours."""
     config: Any = given.method
     sigma = 2.0 * given.data.size / 224
-    return SimCLRTransform(
+    pair = SimCLRTransform(
         input_size=given.data.size,
         cj_strength=config.strength,
         min_scale=config.min_scale,
         gaussian_blur=config.blur,
         sigmas=(min(0.1, sigma), sigma),
     )
+    for view in pair.transforms:
+        view.transform.transforms[0].interpolation = InterpolationMode.BICUBIC
+    return pair
 
 
 def loader(given: Recipe, dataset: LightlyDataset, workers: int) -> DataLoader[Any]:

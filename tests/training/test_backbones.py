@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
-from torch import nn
+from torch import Generator, nn
 
 import zoo
 from zoo.errors import RecipeError
@@ -17,7 +18,7 @@ from zoo.training import backbones
 from zoo.training.backbones import backbone, blocks, check_sides, width
 from zoo.training.batchnorm import GlobalBatchNorm2d
 from zoo.training.engine import run
-from zoo.training.methods import recipe
+from zoo.training.methods import Step, recipe
 from zoo.training.recipe import Arch, Recipe
 
 RESNET = {
@@ -126,3 +127,39 @@ def test_a_resnet_trains_to_a_folder_zoo_and_timm_load(
     assert run(
         tiny("dino/smoke", arch=RESNET, method={"local_size": 32}), photos, tmp_path / "next", init=folder
     )
+
+
+SWIN = {
+    "name": "swin_tiny_patch4_window7_224", "family": "swin", "pooling": "avg", "size": 64, "embed_dim": 24,
+    "depths": (1, 1, 1, 1), "window_size": 2,
+}  # fmt: skip
+NETWORKS: dict[str, dict[str, Any]] = {"resnet": RESNET, "swin": SWIN}
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+@pytest.mark.parametrize("name", ["simclr", "byol", "dino", "vicreg"])
+def test_joint_embedding_trains_networks_without_a_class_token(
+    name: str, family: str, tiny: Callable[..., Recipe], photos: Path, tmp_path: Path
+) -> None:
+    """Gradients reach every weight, and a run ends in a folder that the zoo and timm read alike."""
+    local = {"local_size": 32} if name == "dino" else {}
+    knobs = {"method": local, "schedule": {"steps": 2}, "data": {"size": 64}}
+    turned = tiny(f"{name}/smoke", arch={**NETWORKS[family], "size": 64}, **knobs)
+    method, cut = turned.method.build(turned).train(), turned.method.build(turned).views()
+    for weight in (p for p in method.parameters() if p.requires_grad and p.ndim == 1):
+        torch.nn.init.uniform_(weight, 0.5, 1.0)  # timm's residual branches begin at 0
+    photo = torch.randint(0, 256, (4, 3, 80, 80), dtype=torch.uint8, generator=Generator().manual_seed(0))
+    each = [cut(image, Generator().manual_seed(i)) for i, image in enumerate(photo)]
+    views = [torch.stack(column) for column in zip(*each, strict=True)]
+    method(views, Step(0, 10, 5), torch.arange(4))[0].backward()
+    learnt = {n: p.grad for n, p in method.named_parameters() if p.requires_grad and p.ndim > 1}
+    assert len(learnt) > 12
+    assert [
+        n for n, grad in learnt.items() if grad is None or not grad.isfinite().all() or not grad.any()
+    ] == []
+    folder = run(turned, photos, tmp_path / "run", scores=False)
+    encoder = zoo.load(folder, device="cpu")
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(theirs(pixels), encoder.forward_features(pixels).pooled, atol=1e-5)

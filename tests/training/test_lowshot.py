@@ -48,6 +48,12 @@ def test_a_rare_class_gives_all_it_has(paints: Path) -> None:
     assert Counter(balanced(rare, 0.5, 0).labels or []) == {0: 3, 1: 8, 2: 8}
 
 
+def test_the_papers_shares() -> None:
+    """Five draws of 1 %, one of 10 %, for SimCLR's epochs (2002.05709, B.5)."""
+    assert lowshot.SHARES == {0.01: 5, 0.1: 1}
+    assert lowshot.EPOCHS == {0.01: 60, 0.1: 30}
+
+
 def test_both_shares_and_the_mean_of_draws(
     paints: Path, encoder_of: Callable[[str], Encoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -33,7 +33,10 @@ def _title(documented: object) -> str:
 
 
 def test_the_methods_there_are() -> None:
-    assert {"mae", "dino"} <= set(method_names())
+    promised = {"beit", "byol", "dino", "mae", "simclr", "simmim", "ummae"}
+    assert promised | {"dvae", "supervised", "vicreg"} <= set(method_names())
+    for method in promised:
+        assert {"imagenet", "imagenette", "smoke"} <= set(recipes(method_file(method)))
 
 
 @pytest.mark.parametrize("method", method_names())

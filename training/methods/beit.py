@@ -83,7 +83,10 @@ class BEiT(Method):
         self.words = BEiTDecoder(self.backbone.num_features, self.tokenizer.encoder.vocabulary, painter)
 
     def views(self) -> Views:
-        """One crop, resized twice: for the transformer, and for the tokenizer at a word for each patch."""
+        """One crop, resized twice: for the transformer, and for the tokenizer at a word for each patch.
+
+        Pixels are normalised by ImageNet's numbers, as others' are here; the authors' code takes 0.5 unless told so.
+        """
         cut = augment.coloured_crop((0.4, 0.4, 0.4), (self.config.min_scale, 1.0))
         seen = augment.normalised([augment.resize(self.size, "bicubic")], *self.recipe.statistics)
         said = augment.normalised([augment.resize(self._words_side(), "lanczos")], *self.tokenizer.statistics)
@@ -238,6 +241,8 @@ def imagenet() -> Recipe:
 
 def imagenette() -> Recipe:
     """ViT-Tiny/16 at 128 px with 512 words of its own: one GPU, or patience; no result yet.
+
+    A second beta of 0.98, where the authors' base model has 0.999: so short a run forgets sooner.
 
     zoo train beit/imagenette DATA --out runs/beit_vitt16_imagenette
     """

@@ -25,7 +25,10 @@ from zoo.training.schedules import cosine, linear
 
 @dataclass(frozen=True)
 class DINOConfig:
-    """Knobs of DINO; defaults are the authors' for ViT-S/16 (§3, Appendix)."""
+    """Knobs of DINO; defaults are those of the authors' longest run of ViT-S/16 (§3, Appendix).
+
+    Their code's own are another `teacher_temperature`, 0.04, and `norm_last_layer` True.
+    """
 
     prototypes: int = 65536
     """Width K of the head's output."""
@@ -296,6 +299,8 @@ def imagenette() -> Recipe:
 
 def no_multicrop() -> Recipe:
     """Algorithm 1 of the paper, to the letter: two 224-px views, no local crops, no clipping.
+
+    Eight GPUs and a day, by our estimate: never run here.
 
     zoo train dino/no_multicrop DATA --out runs/dino_no_multicrop
     """

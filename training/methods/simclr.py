@@ -119,6 +119,8 @@ class SimCLR(Method):
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy (Equation 1), the mean over this process's 2B anchors.
 
+    The authors' code adds the means of both directions, which is twice this.
+
     first, second: (B, D), two views of the same images. Candidates are the 2B - 1 other views of the global batch.
     """
     images = len(first)

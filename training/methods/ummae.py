@@ -132,6 +132,8 @@ def check_masks(spec: DecoderSpec, module: nn.Module, recipe: Recipe) -> None:
 def imagenet() -> Recipe:
     """Swin-T at 256 px, 200 epochs: the paper's §4.1. Eight GPUs, 25 hours; 82.04 % fine-tuned (theirs).
 
+    Never run here.
+
     zoo train ummae/imagenet DATA --out runs/ummae_swint
     """
     return Recipe(
