@@ -198,6 +198,11 @@ def _precision(found: Sequence[Found]) -> str:
     return f"Runs compute in {' or '.join(words.get(each, each) for each in precisions)}."
 
 
+def _nothing(found: Sequence[Found]) -> str:
+    """The remarks of a study that has none."""
+    return ""
+
+
 def _report(study: Study, found: Sequence[Found], out: Path, about: str) -> Path:
     """Write the table and, where there is something to draw, the chart."""
     header = [*(title for title, _ in study.COLUMNS), "state"]
@@ -205,6 +210,8 @@ def _report(study: Study, found: Sequence[Found], out: Path, about: str) -> Path
     missing = [each.cell.name for each in found if not _over(each)]
     lacks = f" Missing: {', '.join(missing)}." if missing else ""
     title, _, notes = (study.__doc__ or "").strip().partition("\n\n")
+    if done := [each for each in found if each.done]:
+        notes = "\n\n".join(filter(None, [getattr(study, "remarks", _nothing)(done), notes]))
     notes = f"\n{notes}\n" if notes else ""
     text = (
         f"# {title}\n\nMade by {about}{_machines(found)}. {len(found) - len(missing)} of {len(found)} cells are there."
@@ -214,6 +221,6 @@ def _report(study: Study, found: Sequence[Found], out: Path, about: str) -> Path
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "table.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    if done := [each for each in found if each.done]:
+    if done:
         save_picture(study.picture(done), out / "chart.png")
     return out / "table.md"

@@ -341,6 +341,55 @@ def test_losses_are_of_the_last_tenth(tmp_path: Path) -> None:
     assert Found(cell, tmp_path).minutes() == 1.0
 
 
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "GS < US < UM 15 % < RS < UM 25 % < UM 35 %; as in the paper."),
+        (
+            (0.2, 0.1, 0.3, 0.4, 0.5, 0.6),
+            "US < GS < UM 15 % < RS < UM 25 % < UM 35 %; in the paper GS < US < UM 15 %",
+        ),
+    ],
+)
+def test_the_order_of_the_masks_is_told(losses: Sequence[float], says: str, tmp_path: Path) -> None:
+    """The mean of the last tenth of the log decides; masks that lack are left out of the paper's order too."""
+    masks: Any = study_file("ummae_masks")
+    found = []
+    for cell, loss in zip(masks.cells(Asked()), losses, strict=True):
+        folder = tmp_path / cell.name
+        folder.mkdir()
+        (folder / "log.jsonl").write_text(json.dumps({"step": 1, "loss": loss, "seconds": 1.0}) + "\n")
+        found.append(Found(cell, folder, done=True))
+    assert masks.remarks(found).startswith(f"By loss, seed 0: {says}")
+    assert masks.remarks(found[2:4]) == "By loss, seed 0: UM 15 % < RS; as in the paper."
+
+
+def test_who_is_above_the_baseline_is_told(tmp_path: Path) -> None:
+    methods: Any = study_file("methods")
+    cells = {cell.name: cell for cell in methods.cells(Asked())}
+
+    def found(name: str, protocol: str, baseline: str, mine: float, theirs: float) -> Found:
+        rows = [
+            {"protocol": protocol, "features": features, "top1": top1, "low": top1 - 1, "high": top1 + 1}
+            for features, top1 in (("trained", mine), (baseline, theirs))
+        ]
+        return Found(cells[name], tmp_path, rows, done=True)
+
+    told = methods.remarks(
+        [
+            found("simclr-0", "knn", "untrained", 40, 30),
+            found("byol-0", "knn", "untrained", 31.9, 30),
+            found("dino-0", "knn", "untrained", 27.5, 30),
+            found("mae-0", "finetune", "from scratch", 40, 30),
+        ]
+    )
+    assert told == (
+        "- k-NN against the same network untrained: higher, intervals apart: SimCLR (+10.0); lower, intervals apart: "
+        "DINO (-2.5); within the intervals: BYOL (+1.9).\n"
+        "- fine-tuned against from scratch: higher, intervals apart: MAE (+10.0)."
+    )
+
+
 def test_every_method_is_in_the_table_of_methods() -> None:
     cells = study_file("methods").cells(Asked())
     assert [cell.name for cell in cells] == [f"{name}-0" for name in method_names() if name not in TOKENIZERS]

@@ -29,6 +29,9 @@ class Study(Protocol):
     def picture(self, found: Sequence[Found]) -> Image:
         """The chart of what there is; not asked while there is nothing."""
 
+    def remarks(self, found: Sequence[Found]) -> str:
+        """A sentence or two on what came of it; a file may leave this out. Not asked while there is nothing."""
+
 
 def study_names() -> list[str]:
     """Stems of the files in this folder."""

@@ -126,6 +126,30 @@ COLUMNS: Sequence[Column] = (
 )
 
 
+def remarks(found: Sequence[Found]) -> str:
+    """Who is better than the baseline beside it, and who is not: by k-NN, by the probe, and tuned."""
+    said = [
+        _compared(found, "knn", "untrained", "k-NN against the same network untrained"),
+        _compared(found, "linear", "untrained", "linear probe against the same network untrained"),
+        _compared(found, "finetune", "from scratch", "fine-tuned against from scratch"),
+    ]
+    return "\n".join(filter(None, said))
+
+
+def _compared(found: Sequence[Found], protocol: str, baseline: str, title: str) -> str:
+    """`title: higher, intervals apart: SimCLR (+9.1), …; within the intervals: …; lower, intervals apart: ….`"""
+    groups: dict[str, list[str]] = {}
+    for each in found:
+        mine, theirs = each.point(protocol), each.point(protocol, baseline)
+        if mine is None or theirs is None:
+            continue
+        how = "higher, intervals apart" if mine[1] > theirs[2] else "within the intervals"
+        how = "lower, intervals apart" if mine[2] < theirs[1] else how
+        groups.setdefault(how, []).append(f"{each.cell.facts['method']} ({mine[0] - theirs[0]:+.1f})")
+    told = "; ".join(f"{how}: {', '.join(names)}" for how, names in sorted(groups.items()))
+    return f"- {title}: {told}." if told else ""
+
+
 def picture(found: Sequence[Found]) -> Image:
     """k-NN and linear of each method and of its network untrained; below, masked methods tuned and from scratch."""
     frozen, tuned = [], []

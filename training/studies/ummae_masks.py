@@ -57,6 +57,21 @@ COLUMNS: Sequence[Column] = (
 )
 
 
+def remarks(found: Sequence[Found]) -> str:
+    """The masks by their loss, of each seed, and whether that is the paper's order."""
+    said = []
+    for seed in dict.fromkeys(each.cell.recipe.run.seed for each in found):
+        losses = {
+            each.cell.facts["mask"]: loss
+            for each in found
+            if each.cell.recipe.run.seed == seed and (loss := each.loss()) is not None
+        }
+        order, papers = sorted(losses, key=losses.__getitem__), [mask for mask in MASKS if mask in losses]
+        verdict = "as in the paper" if order == papers else f"in the paper {' < '.join(papers)}"
+        said.append(f"By loss, seed {seed}: {' < '.join(order)}; {verdict}.")
+    return " ".join(said)
+
+
 def picture(found: Sequence[Found]) -> Image:
     """The loss over the steps, a line for each mask and seed."""
     from matplotlib.figure import Figure  # half a second, at the end only
