@@ -1,8 +1,10 @@
 """SimCLR, BYOL, DINO and MAE from lightly's and timm's parts, in a plain loop: the rivals of our own steps.
 
 Written as lightly's guides put the parts together: views that share a network go through it together where the method's
-statistics permit, and MAE predicts hidden patches alone. Layout is torch's own. What lightly does not decide is as in
-the recipe: network, widths, temperatures, which parameters decay, optimiser. Nothing is compiled, as in our recipes.
+statistics permit, and MAE predicts hidden patches alone. Layout and AdamW are torch's own, as the guides write them, or
+tuned as ours are: channels side by side, and one fused kernel for all of AdamW's arithmetic. What lightly does not
+decide is as in the recipe: network, widths, temperatures, which parameters decay, optimiser. Nothing is compiled, as in
+our recipes.
 """
 
 from __future__ import annotations
@@ -167,14 +169,19 @@ class PlainLoop:
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def of(cls, method: str, recipe: Recipe) -> PlainLoop:
+    def of(cls, method: str, recipe: Recipe, *, tuned: bool = False) -> PlainLoop:
+        """tuned: what ours does with memory and arithmetic, the rival does too."""
         rival = RIVALS[method](recipe).train()
         trained = [p for p in rival.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "decays": True},
             {"params": [p for p in trained if p.ndim <= 1], "decays": False},
         ]
-        return cls(rival, build_optimizer(groups, recipe.optim))
+        if tuned and recipe.arch.family == "resnet":
+            rival.to(memory_format=torch.channels_last)
+        if tuned or recipe.optim.kind != "adamw":
+            return cls(rival, build_optimizer(groups, recipe.optim))
+        return cls(rival, torch.optim.AdamW(groups, betas=recipe.optim.betas))
 
     def set_rates(self, rate: float, decay: float) -> None:
         for group in self.optimizer.param_groups:
