@@ -80,8 +80,8 @@ def start_from(method: Method, recipe: Recipe, init: str | Path) -> None:
     """Begin with the encoder of a zoo model, and its decoder where it has one, instead of random weights.
 
     Stored positions are resized to --arch.size by the model's own rule (zoo/resizing.py), and the first convolution of
-    RGB is adapted to --arch.in_chans (zoo/channels.py), without a decoder then. RecipeError where the recipe
-    is of another architecture, or normalises pixels otherwise than the model knows them.
+    RGB is adapted to --arch.in_chans (zoo/channels.py), without a decoder then. RecipeError where the recipe is of
+    another architecture, or normalises pixels otherwise than the model knows them.
     """
     channels = recipe.arch.in_chans
     model = load(str(init), device="cpu", in_chans=channels)

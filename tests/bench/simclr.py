@@ -4,9 +4,8 @@ ResNet-18 at 64 px from random weights, batches of 64, float32, all processors, 
 that ends with the minutes; crops, colours and blur of the same strengths. Both read the same JPEG files, whose short
 side is the recipe's `data.side`: ours decodes them once, the plain loop as DataLoaders do; its workers are as many as
 make it fastest here. Ours holds its channels side by side and takes torch's fused AdamW, the plain loop does as
-lightly's guides: `training` shows what those two are worth. The minutes
-are of steps, and those of the plain loop last as long as ours did; what ours spends before its first step is told. Both
-networks are then scored alike.
+lightly's guides: `training` shows what those two are worth. The minutes are of steps, and those of the plain loop last
+as long as ours did; what ours spends before its first step is told. Both networks are then scored alike.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def imagenet() -> Recipe:
 def imagenette() -> Recipe:
     """ViT-Tiny/16 at 128 px with 512 words of its own: one GPU, or patience; no result yet.
 
-    A second beta of 0.98, where the authors' base model has 0.999: so short a run forgets sooner.
+    A second beta of 0.98, where the authors' base model has 0.999.
 
     zoo train beit/imagenette DATA --out runs/beit_vitt16_imagenette
     """

@@ -79,8 +79,7 @@ class BYOL(Method):
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The symmetrised loss (Equation 2): each view's prediction of the other's target. views: two (B, C, H, W)."""
-        # A view at a time: batch norm's statistics are one view's, as the authors have them. Targets first: their
-        # memory is given back before the online network keeps what its gradients need.
+        # A view at a time: batch norm's statistics are one view's, as the authors have them.
         with torch.no_grad():
             targets = [self.target_projector(pooled(self.target, view)) for view in views]
         features = [pooled(self.online, view) for view in views]
