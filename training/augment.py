@@ -1,14 +1,15 @@
 """Views from torchvision's v2 transforms, with their randomness passed in.
 
-Sizes are in pixels. Every transform takes a decoded uint8 image (C, H, W); `Normalised` ends it as float (C, h, w).
+Sizes are in pixels. Every transform takes a decoded uint8 image (C, H, W), those of colours and blur float ones too;
+`normalised` ends it as float (C, h, w).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from zoo.cards import TransformSpec
+from zoo.channels import RGB
 from zoo.images import MODES
+from zoo.training import filters
 
 IMAGENET_MEAN, IMAGENET_STD = TransformSpec.mean, TransformSpec.std
 
@@ -108,12 +111,31 @@ def colour_distortion(
     probability: float = 0.8,
     grey: float = 0.2,
 ) -> list[Transform]:
-    """Colour jitter in random order with a probability, then grey with another.
+    """Colour jitter in random order with a probability, then grey with another; pixels that were jittered are float.
 
     Of an image that has no three channels, brightness and contrast change alone.
     """
-    jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
-    return [by_layer(v2.RandomApply([jitter], p=probability)), by_layer(v2.RandomGrayscale(p=grey))]
+    drawn = v2.ColorJitter(brightness, contrast, saturation, hue)
+    jitter = by_layer(lambda image: jittered(image, drawn.make_params([image])))
+    return [
+        v2.RandomApply([lambda image: jitter(to_float(image))], p=probability),
+        by_layer(v2.RandomGrayscale(p=grey)),
+    ]
+
+
+def jittered(image: Tensor, params: Mapping[str, Any]) -> Tensor:
+    """A float image (..., C, H, W) with what torchvision's ColorJitter has drawn for it, in the order that it drew."""
+    steps: Sequence[tuple[str, Callable[[Tensor, float], Tensor]]] = (
+        ("brightness", tv.adjust_brightness),
+        ("contrast", tv.adjust_contrast),
+        ("saturation", tv.adjust_saturation),
+        ("hue", filters.shift_hue if image.shape[-3] == RGB else lambda image, _: image),
+    )
+    for index in params["fn_idx"].tolist():
+        name, change = steps[index]
+        if (factor := params[f"{name}_factor"]) is not None:
+            image = change(image, factor)
+    return image
 
 
 def blur(size: int, probability: float) -> list[Transform]:
@@ -122,14 +144,20 @@ def blur(size: int, probability: float) -> list[Transform]:
     Its kernel is a tenth of the side, as in SimCLR's code: 23 pixels of 224. The proportion is ours: the authors scale
     the kernel alone.
     """
-    sigma = 2.0 * size / 224
-    kernel = 2 * (size // 20) + 1
-    return [v2.RandomApply([v2.GaussianBlur(kernel, sigma=(min(0.1, sigma), sigma))], p=probability)]
+    most = 2.0 * size / 224
+    least, kernel = min(0.1, most), 2 * (size // 20) + 1
+
+    def blurred(image: Tensor) -> Tensor:
+        sigma = float(torch.empty(1).uniform_(least, most))
+        return filters.gaussian_blur(to_float(image), kernel, sigma)
+
+    return [v2.RandomApply([blurred], p=probability)]
 
 
 def solarise(probability: float) -> list[Transform]:
-    """Invert every value of at least half the range, with a probability."""
-    return [v2.RandomSolarize(threshold=128, p=probability)]
+    """Invert every value of at least half the range, 128 of 255, with a probability."""
+    solarised = v2.RandomSolarize(threshold=128 / 255, p=probability)
+    return [lambda image: solarised(to_float(image))]
 
 
 def without(
@@ -190,6 +218,11 @@ def normalised(
     steps: Sequence[Transform], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Transform:
     """The steps, then float values with a mean and deviation, ImageNet's by default."""
-    to_float = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
-    composed: Transform = v2.Compose([*steps, *to_float])
+    composed: Transform = v2.Compose([*steps, to_float, v2.Normalize(list(mean), list(std))])
     return composed
+
+
+def to_float(image: Tensor) -> Tensor:
+    """Values from 0 to 1, as float32; those that are so already stay."""
+    values: Tensor = tv.to_dtype(image, torch.float32, scale=True)
+    return values
