@@ -29,7 +29,7 @@ def main() -> int:
         "names", nargs="*", choices=[*KNOWN, []], help=f"some of {', '.join(KNOWN)} (default: all)"
     )
     parser.add_argument("--data", default="", help="Imagenette, as parquet or class folders")
-    parser.add_argument("--minutes", type=float, help="simclr: of training, each (default: 2)")
+    parser.add_argument("--minutes", type=float, help="simclr, dino: of training, each (default: 2 and 5)")
     parser.add_argument("--recipe", help="training: of each method, such as smoke (default: imagenet)")
     arguments = parser.parse_args()
     names = arguments.names or KNOWN

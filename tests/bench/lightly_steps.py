@@ -21,14 +21,26 @@ from lightly.models.modules import MaskedVisionTransformerTIMM, heads
 from lightly.models.modules.masked_vision_transformer_decoder_timm import MaskedVisionTransformerDecoderTIMM
 from torch import Tensor, nn
 
+from zoo.training.engine import set_rates
+from zoo.training.methods import Step
 from zoo.training.optimisers import build_optimizer
 from zoo.training.recipe import Recipe
-
-MOMENTUM = 0.996  # of moving averages; it costs the same whatever it is
+from zoo.training.schedules import cosine
 
 
 class Rival(nn.Module):
     """Networks and a loss; the loop is `PlainLoop`."""
+
+    momentum = 0.996  # of the moving average; it costs the same whatever it is
+    frozen = False  # whether DINO's prototypes stay as they are
+
+    def encoder(self) -> nn.Module:
+        """The network that is kept when training ends."""
+        return self.get_submodule("backbone")
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with an encoder's weights."""
+        self.encoder().load_state_dict(weights)
 
     def forward(self, views: list[Tensor]) -> Tensor:
         """The loss of views (B, 3, H, W)."""
@@ -65,6 +77,13 @@ class BYOL(Rival):
         freeze_as(self.target, self.online)
         self.criterion = NegativeCosineSimilarity()
 
+    def encoder(self) -> nn.Module:
+        return self.online.get_submodule("0")
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        super().start_from(weights)
+        freeze_as(self.target, self.online)
+
     @staticmethod
     def encoder_and_head(recipe: Recipe, drop_path: float) -> nn.Module:
         config: Any = recipe.method
@@ -79,7 +98,7 @@ class BYOL(Rival):
         return self.criterion(guesses[0], targets[1]) + self.criterion(guesses[1], targets[0])
 
     def after_step(self) -> None:
-        utils.update_momentum(self.online, self.target, m=MOMENTUM)
+        utils.update_momentum(self.online, self.target, m=self.momentum)
 
 
 class DINO(Rival):
@@ -97,6 +116,13 @@ class DINO(Rival):
             center_momentum=config.centre_momentum,
         )
 
+    def encoder(self) -> nn.Module:
+        return self.teacher.get_submodule("0")
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        self.student.get_submodule("0").load_state_dict(weights)
+        freeze_as(self.teacher, self.student)
+
     @staticmethod
     def encoder_and_head(recipe: Recipe, drop_path: float) -> nn.Module:
         config: Any = recipe.method
@@ -105,7 +131,10 @@ class DINO(Rival):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch's older weight norm
             head = heads.DINOProjectionHead(
-                *sizes, batch_norm=config.head_norm, norm_last_layer=config.norm_last_layer
+                *sizes,
+                batch_norm=config.head_norm,
+                norm_last_layer=config.norm_last_layer,
+                freeze_last_layer=1,
             )
         return nn.Sequential(backbone, head)
 
@@ -121,9 +150,11 @@ class DINO(Rival):
     def before_step(self) -> None:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
+        head: Any = self.student.get_submodule("1")
+        head.cancel_last_layer_gradients(0 if self.frozen else 1)
 
     def after_step(self) -> None:
-        utils.update_momentum(self.student, self.teacher, m=MOMENTUM)
+        utils.update_momentum(self.student, self.teacher, m=self.momentum)
 
 
 class MAE(Rival):
@@ -142,6 +173,9 @@ class MAE(Rival):
             num_heads=config.decoder_heads,
         )
         self.head = nn.Linear(config.decoder_width, 3 * self.patch**2)
+
+    def encoder(self) -> nn.Module:
+        return self.backbone.vit
 
     def forward(self, views: list[Tensor]) -> Tensor:
         (pixels,) = views
@@ -163,10 +197,11 @@ RIVALS: dict[str, type[Rival]] = {"simclr": SimCLR, "byol": BYOL, "dino": DINO, 
 
 @dataclass
 class PlainLoop:
-    """One of them with its optimiser."""
+    """One of them with its optimiser, in float32 or, where the recipe has it so, under autocast to bfloat16."""
 
     rival: Rival
     optimizer: torch.optim.Optimizer
+    half: bool = False
 
     @classmethod
     def of(cls, method: str, recipe: Recipe, *, tuned: bool = False) -> PlainLoop:
@@ -179,16 +214,22 @@ class PlainLoop:
         ]
         if tuned and recipe.arch.family == "resnet":
             rival.to(memory_format=torch.channels_last)
+        half = recipe.run.precision == "bf16"
         if tuned or recipe.optim.kind != "adamw":
-            return cls(rival, build_optimizer(groups, recipe.optim))
-        return cls(rival, torch.optim.AdamW(groups, betas=recipe.optim.betas))
+            return cls(rival, build_optimizer(groups, recipe.optim), half)
+        return cls(rival, torch.optim.AdamW(groups, betas=recipe.optim.betas), half)
 
-    def set_rates(self, rate: float, decay: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"], group["weight_decay"] = rate, decay if group["decays"] else 0.0
+    def follow(self, recipe: Recipe, step: Step) -> None:
+        """Set what has a schedule as the recipe has it at that step."""
+        set_rates(self.optimizer, recipe, step)
+        config: Any = recipe.method
+        if (momentum := getattr(config, "momentum", None)) is not None:
+            self.rival.momentum = cosine(step.index, step.total, momentum, 1.0)
+        self.rival.frozen = step.epoch < min(getattr(config, "freeze_epochs", 0), 0.1 * step.epochs)
 
     def step(self, views: list[Tensor]) -> float:
-        loss = self.rival(views)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            loss = self.rival(views)
         loss.backward()
         self.rival.before_step()
         self.optimizer.step()

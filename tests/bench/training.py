@@ -88,10 +88,10 @@ class Row:
 
     def _plain(self, tuned: bool) -> Callable[[], object]:
         torch.manual_seed(0)
-        loop, optim = PlainLoop.of(self.method, self.recipe, tuned=tuned), self.recipe.optim
+        loop = PlainLoop.of(self.method, self.recipe, tuned=tuned)
 
         def step() -> None:
-            loop.set_rates(optim.lr * optim.batch / 512, optim.weight_decay)
+            loop.follow(self.recipe, MIDDLE)
             loop.step(self.views)
 
         return step
