@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from zoo.training.logs import read_log
 from zoo.training.recipe import Recipe
 
 Point = tuple[float, float, float]  # a value with its interval
+# In a cell's folder: bytes that a step keeps for its backward pass.
+SAVED = "saved.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Cell:
     """Measure the same architecture untrained as well, and from scratch where it is tuned."""
     tuning: tuple[str, ...] = ()
     """Knobs of the protocols that train."""
+    memory: bool = False
+    """Count what a step keeps for its backward pass."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What tells this cell from others, for the table and the picture."""
 
@@ -80,6 +85,11 @@ class Found:
             return sum(line["seconds"] for line in last) / 60 if last else None
         found = [row for row in self.rows if row["protocol"] == protocol and row["features"] == features]
         return found[0]["minutes"] if found else None
+
+    def saved(self) -> float | None:
+        """MiB that a step keeps for its backward pass, where it was counted."""
+        path = self.folder / SAVED
+        return json.loads(path.read_text())["bytes"] / 2**20 if path.is_file() else None
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl."""

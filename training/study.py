@@ -21,12 +21,13 @@ from zoo.protocols import TRAINING
 from zoo.saving import save_picture
 from zoo.sources import Source
 from zoo.tables import markdown_table
-from zoo.training.cells import Asked, Cell, Found
+from zoo.training.cells import SAVED, Asked, Cell, Found
 from zoo.training.claims import check_claim, claim_of, images_of, machines_of, write_claim
 from zoo.training.engine import run, split
 from zoo.training.fixed import refuse_knobs
 from zoo.training.knobs import with_knobs
 from zoo.training.progress import duration
+from zoo.training.saved import step_bytes
 from zoo.training.scores import tuned_scores
 from zoo.training.sentry import Collapsed, Diverged
 from zoo.training.studies import Study, study_file
@@ -113,6 +114,8 @@ def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> N
     except (Collapsed, Diverged) as error:
         write_json(folder / "stopped.json", {"why": str(error)})
         return
+    if cell.memory and not (folder / SAVED).is_file():
+        write_json(folder / SAVED, {"bytes": step_bytes(cell.recipe), "batch": cell.recipe.optim.batch})
     train, held_out, _ = split(data, test, cell.recipe.run.seed, cell.recipe.data.limit)
     rows = list(_found(cell, out).rows)
     if cell.protocols and held_out is None:

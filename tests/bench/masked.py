@@ -24,6 +24,7 @@ from zoo.training.methods import Method, Step, recipe
 from zoo.training.methods.simmim import SimMIMConfig
 from zoo.training.optimisers import build_optimizer
 from zoo.training.recipe import Arch, Recipe
+from zoo.training.saved import saved_bytes
 
 BATCH = 8
 PYRAMIDS = {
@@ -59,17 +60,7 @@ class Trainer:
 
     def saved(self) -> int:
         """Bytes that one forward pass keeps for the backward one, parameters left out."""
-        own = {p.untyped_storage().data_ptr() for p in self.method.parameters()}
-        kept: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = self.loss()  # which keeps them alive, so that no storage stands where another stood
-        del loss
-        return sum(size for place, size in kept.items() if place not in own)
+        return saved_bytes(self.method, self.loss)
 
 
 def methods(arch: Arch) -> Iterator[tuple[str, Trainer]]:

@@ -26,6 +26,7 @@ from zoo.training.commands import studies_table
 from zoo.training.fixed import refuse_knobs
 from zoo.training.methods import method_names
 from zoo.training.recipe import Recipe
+from zoo.training.saved import step_bytes
 from zoo.training.sentry import Collapsed
 from zoo.training.studies import study_file, study_names
 from zoo.training.studies.methods import TOKENIZERS
@@ -267,7 +268,9 @@ def test_what_a_study_sets_is_no_knob(name: str, knob: str, advice: str, tmp_pat
     refuse_knobs(name, study_file(name).cells(Asked()), ["--run.threads", "1", "--data.limit", "9"])
 
 
-@pytest.mark.parametrize(("name", "equal"), [("ummae_masks", "steps"), ("batch_size", "epochs")])
+@pytest.mark.parametrize(
+    ("name", "equal"), [("ummae_masks", "steps"), ("batch_size", "epochs"), ("efficiency", "epochs")]
+)
 def test_minutes_are_refused_where_something_else_is_equal(name: str, equal: str, tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=f"`zoo study {name}` compares runs of equal {equal}; leave out --minutes"
@@ -388,6 +391,48 @@ def test_who_is_above_the_baseline_is_told(tmp_path: Path) -> None:
         "DINO (-2.5); within the intervals: BYOL (+1.9).\n"
         "- fine-tuned against from scratch: higher, intervals apart: MAE (+10.0)."
     )
+
+
+def test_what_a_pyramid_costs_and_gains_is_told(tmp_path: Path) -> None:
+    """UM-MAE's minutes and bytes by SimMIM's, and both over the one run from scratch."""
+    efficiency: Any = study_file("efficiency")
+    found = []
+    for cell, (minutes, mib, tuned) in zip(
+        efficiency.cells(Asked())[:3], [(4, 100, 52), (2, 40, 55.5), (3, 90, 50)], strict=True
+    ):
+        folder = tmp_path / cell.name
+        folder.mkdir()
+        (folder / "log.jsonl").write_text(
+            json.dumps({"step": 1, "loss": 1.0, "seconds": 60 * minutes}) + "\n"
+        )
+        (folder / "saved.json").write_text(json.dumps({"bytes": mib * 2**20, "batch": 64}))
+        rows = [
+            {"protocol": "finetune", "features": features, "top1": top1, "low": top1 - 1, "high": top1 + 1}
+            for features, top1 in (("trained", tuned), ("from scratch", 50.0))
+            if features == "trained" or cell.baselines
+        ]
+        found.append(Found(cell, folder, rows, done=True))
+    assert efficiency.remarks(found) == (
+        "- Swin, seed 0: UM-MAE took 0.50 of SimMIM's minutes; kept 0.40 of its bytes; "
+        "SimMIM +2.0, UM-MAE +5.5 points over from scratch."
+    )
+    told = dict(efficiency.COLUMNS)
+    assert told["saved for backward, MiB"](found[1]) == "40" and told["encoder"](found[2]) == "PVT"
+
+
+def test_what_a_step_keeps_is_counted(
+    tiny: Callable[..., Recipe], paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, where the cell asks for it, before its scores; not again by the call that finds it there."""
+    small = Small(tiny, ("mae",), ("knn",))
+    cells = [dataclasses.replace(cell, memory=True) for cell in small.cells(Asked())]
+    monkeypatch.setattr(small, "cells", lambda asked: cells)
+    monkeypatch.setattr(study, "study_file", lambda name: small)
+    run_study("one", paints, tmp_path)
+    kept = json.loads((tmp_path / "mae-0" / "saved.json").read_text())
+    assert kept == {"bytes": step_bytes(cells[0].recipe), "batch": cells[0].recipe.optim.batch}
+    assert Found(cells[0], tmp_path / "mae-0").saved() == kept["bytes"] / 2**20 > 0.01
+    assert Found(cells[0], tmp_path / "nowhere").saved() is None
 
 
 def test_every_method_is_in_the_table_of_methods() -> None:

@@ -1,0 +1,48 @@
+"""What a forward pass keeps for the backward one: counted by hand for small networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo.training.recipe import Recipe
+from zoo.training.saved import saved_bytes, step_bytes
+
+
+def test_of_a_small_network_by_hand() -> None:
+    """Its input for the first layer, what the ReLU hands on for itself and for the second, no parameter."""
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    x = torch.randn(4, 8)
+
+    def loss() -> Tensor:
+        value: Tensor = module(x).sum()
+        return value
+
+    assert saved_bytes(module, loss) == 4 * (4 * 8 + 4 * 16)
+    loss().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_a_storage_counts_once_and_nothing_without_gradients() -> None:
+    x = torch.randn(4, 8, requires_grad=True)
+    module = nn.Identity()
+    assert saved_bytes(module, lambda: (x * x * x[:2].sum()).sum()) == 2 * x.numel() * 4 + 4
+    with torch.no_grad():
+        assert saved_bytes(module, lambda: (x * x).sum()) == 0
+
+
+@pytest.mark.parametrize("name", ["mae/smoke", "dino/smoke", "simclr/smoke"])
+def test_a_step_keeps_more_of_larger_batches(tiny: Callable[..., Recipe], name: str) -> None:
+    """In proportion, but for what does not grow with them; the same whenever it is counted."""
+    few, many = (tiny(name, optim={"batch": batch}) for batch in (4, 16))
+    assert step_bytes(few) == step_bytes(few) > 0
+    assert 2.5 < step_bytes(many) / step_bytes(few) < 4.5
+
+
+def test_a_masked_encoder_keeps_less(tiny: Callable[..., Recipe]) -> None:
+    """A quarter of the patches, against three quarters of them."""
+    seen = [step_bytes(tiny("mae/smoke", method={"ratio": ratio})) for ratio in (0.75, 0.25)]
+    assert seen[0] < 0.9 * seen[1]

@@ -1,0 +1,53 @@
+"""Bytes that a training step holds for its backward pass: what masking saves, counted and not sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from zoo.training.engine import start_accelerator
+from zoo.training.methods import Step
+from zoo.training.recipe import Recipe
+
+
+def saved_bytes(module: nn.Module, loss: Callable[[], Tensor]) -> int:
+    """Bytes of the distinct storages that autograd keeps of one forward pass, the module's parameters left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        held = loss()  # keeps them alive, so that no storage stands where another stood
+    del held
+    return sum(size for place, size in kept.items() if place not in own)
+
+
+def step_bytes(recipe: Recipe) -> int:
+    """The same of a step of the recipe, in its batch and precision, on pixels that are noise.
+
+    Of a method that learns without labels; its sizes of views are those it cuts from a photo.
+    """
+    accelerator = start_accelerator(recipe.run.precision)
+    torch.manual_seed(recipe.run.seed)
+    method = recipe.method.build(recipe).to(accelerator.device).train()
+    draw = torch.Generator().manual_seed(recipe.run.seed)
+    photo = torch.randint(
+        256, (recipe.arch.in_chans, recipe.data.side, recipe.data.side), generator=draw
+    ).byte()
+    shapes = [view.shape for view in method.views()(photo, draw)]
+    views = [
+        torch.randn(recipe.optim.batch, *shape, generator=draw).to(accelerator.device) for shape in shapes
+    ]
+    noise = torch.arange(recipe.optim.batch)
+
+    def loss() -> Tensor:
+        with accelerator.autocast():
+            value: Tensor = method(views, Step(0, 10, 5), noise)[0]
+        return value
+
+    return saved_bytes(method, loss)
