@@ -1,7 +1,7 @@
 """Views from torchvision's v2 transforms, with their randomness passed in.
 
-Sizes are in pixels. Every transform takes a decoded uint8 image (C, H, W), those of colours and blur float ones too;
-`normalised` ends it as float (C, h, w).
+Sizes are in pixels. Every transform takes a decoded uint8 image (C, H, W); those of colours, blur and solarisation take
+float ones too and give float ones, unless chance leaves an image as it is. `normalised` ends it as float (C, h, w).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from zoo.blur import gaussian_blur
 from zoo.cards import TransformSpec
 from zoo.channels import RGB
 from zoo.images import MODES
-from zoo.training import filters
+from zoo.training.hue import shift_hue
 
 IMAGENET_MEAN, IMAGENET_STD = TransformSpec.mean, TransformSpec.std
 
@@ -129,7 +130,7 @@ def jittered(image: Tensor, params: Mapping[str, Any]) -> Tensor:
         ("brightness", tv.adjust_brightness),
         ("contrast", tv.adjust_contrast),
         ("saturation", tv.adjust_saturation),
-        ("hue", filters.shift_hue if image.shape[-3] == RGB else lambda image, _: image),
+        ("hue", shift_hue if image.shape[-3] == RGB else lambda image, _: image),
     )
     for index in params["fn_idx"].tolist():
         name, change = steps[index]
@@ -149,7 +150,7 @@ def blur(size: int, probability: float) -> list[Transform]:
 
     def blurred(image: Tensor) -> Tensor:
         sigma = float(torch.empty(1).uniform_(least, most))
-        return filters.gaussian_blur(to_float(image), kernel, sigma)
+        return gaussian_blur(to_float(image), kernel, sigma)
 
     return [v2.RandomApply([blurred], p=probability)]
 

@@ -44,8 +44,8 @@ class Cell:
     """Measure the same architecture untrained as well, and from scratch where it is tuned."""
     tuning: tuple[str, ...] = ()
     """Knobs of the protocols that train."""
-    memory: bool = False
-    """Count what a step keeps for its backward pass."""
+    activations: bool = False
+    """Count the bytes that a step keeps for its backward pass."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What tells this cell from others, for the table and the picture."""
 

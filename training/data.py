@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -132,7 +133,8 @@ class CutViews(Dataset[Sample]):
         seed = sample_seed(self.seed, epoch, image)
         known = len(self.skipped)
         pixels, place = self._image(image)
-        views = self.cut(pixels, Generator().manual_seed(seed))
+        with _alone():  # sums in several threads round otherwise, and a worker has one
+            views = self.cut(pixels, Generator().manual_seed(seed))
         label = None if self.source.labels is None else self.source.labels[place]
         # A worker's own `skipped` never reaches the run, so that what it adds travels with the views.
         return Sample(views, seed, label, list(self.skipped)[known:])
@@ -222,6 +224,17 @@ def loader(dataset: CutViews, order: Order, workers: int) -> DataLoader[Batch]:
         worker_init_fn=_one_thread if workers else None,
         multiprocessing_context="fork" if workers else None,
     )
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One thread for tensors, as in a worker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _one_thread(worker: int) -> None:

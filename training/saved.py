@@ -13,7 +13,10 @@ from zoo.training.recipe import Recipe
 
 
 def saved_bytes(module: nn.Module, loss: Callable[[], Tensor]) -> int:
-    """Bytes of the distinct storages that autograd keeps of one forward pass, the module's parameters left out."""
+    """Bytes of the distinct storages that autograd keeps of one forward pass, the module's parameters left out.
+
+    Copies of parameters that autocast made do count.
+    """
     own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
@@ -27,27 +30,24 @@ def saved_bytes(module: nn.Module, loss: Callable[[], Tensor]) -> int:
     return sum(size for place, size in kept.items() if place not in own)
 
 
-def step_bytes(recipe: Recipe) -> int:
-    """The same of a step of the recipe, in its batch and precision, on pixels that are noise.
+def step_bytes(recipe: Recipe) -> dict[str, int]:
+    """The same of a step of the recipe, uncompiled, in its precision, on pixels that are noise.
 
-    Of a method that learns without labels; its sizes of views are those it cuts from a photo.
+    `batch`: images that a pass holds, of a batch in `optim.accumulate` parts. For methods that learn without labels;
+    views have the sizes that they cut from a photo.
     """
     accelerator = start_accelerator(recipe.run.precision)
     torch.manual_seed(recipe.run.seed)
     method = recipe.method.build(recipe).to(accelerator.device).train()
     draw = torch.Generator().manual_seed(recipe.run.seed)
-    photo = torch.randint(
-        256, (recipe.arch.in_chans, recipe.data.side, recipe.data.side), generator=draw
-    ).byte()
+    side, batch = recipe.data.side, recipe.optim.batch // recipe.optim.accumulate
+    photo = torch.randint(256, (recipe.arch.in_chans, side, side), generator=draw, dtype=torch.uint8)
     shapes = [view.shape for view in method.views()(photo, draw)]
-    views = [
-        torch.randn(recipe.optim.batch, *shape, generator=draw).to(accelerator.device) for shape in shapes
-    ]
-    noise = torch.arange(recipe.optim.batch)
+    views = [torch.randn(batch, *shape, generator=draw).to(accelerator.device) for shape in shapes]
 
     def loss() -> Tensor:
         with accelerator.autocast():
-            value: Tensor = method(views, Step(0, 10, 5), noise)[0]
+            value: Tensor = method(views, Step(0, 10, 5), torch.arange(batch))[0]
         return value
 
-    return saved_bytes(method, loss)
+    return {"bytes": saved_bytes(method, loss), "batch": batch}

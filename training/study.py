@@ -114,8 +114,8 @@ def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> N
     except (Collapsed, Diverged) as error:
         write_json(folder / "stopped.json", {"why": str(error)})
         return
-    if cell.memory and not (folder / SAVED).is_file():
-        write_json(folder / SAVED, {"bytes": step_bytes(cell.recipe), "batch": cell.recipe.optim.batch})
+    if cell.activations and not (folder / SAVED).is_file():
+        write_json(folder / SAVED, step_bytes(cell.recipe))
     train, held_out, _ = split(data, test, cell.recipe.run.seed, cell.recipe.data.limit)
     rows = list(_found(cell, out).rows)
     if cell.protocols and held_out is None:

@@ -3,14 +3,16 @@
 Written as lightly's guides put the parts together: views that share a network go through it together where the method's
 statistics permit, and MAE predicts hidden patches alone. Layout and AdamW are torch's own, as the guides write them, or
 tuned as ours are: channels side by side, and one fused kernel for all of AdamW's arithmetic. What lightly does not
-decide is as in the recipe: network, widths, temperatures, which parameters decay, optimiser. Nothing is compiled, as in
-our recipes.
+decide is as in the recipe: network, widths, schedules, clipping, which parameters decay, optimiser. Under autocast a
+loss is computed in float32, as ours are. Nothing is compiled, as in our recipes.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
@@ -22,17 +24,14 @@ from lightly.models.modules.masked_vision_transformer_decoder_timm import Masked
 from torch import Tensor, nn
 
 from zoo.training.engine import set_rates
-from zoo.training.methods import Step
+from zoo.training.methods import Method, Step
+from zoo.training.methods.dino import clip_each
 from zoo.training.optimisers import build_optimizer
 from zoo.training.recipe import Recipe
-from zoo.training.schedules import cosine
 
 
 class Rival(nn.Module):
     """Networks and a loss; the loop is `PlainLoop`."""
-
-    momentum = 0.996  # of the moving average; it costs the same whatever it is
-    frozen = False  # whether DINO's prototypes stay as they are
 
     def encoder(self) -> nn.Module:
         """The network that is kept when training ends."""
@@ -46,11 +45,21 @@ class Rival(nn.Module):
         """The loss of views (B, 3, H, W)."""
         raise NotImplementedError
 
+    def follow(self, method: Any, step: Step) -> None:
+        """Take what has a schedule from our method, as it is at that step."""
+
     def before_step(self) -> None:
         """After backward, before the optimiser."""
 
     def after_step(self) -> None:
         """After the optimiser."""
+
+
+def exact(criterion: Callable[..., Tensor], *given: Tensor | list[Tensor]) -> Tensor:
+    """A loss in float32, whatever the networks computed in."""
+    wide = [[each.float() for each in one] if isinstance(one, list) else one.float() for one in given]
+    with torch.autocast("cpu", enabled=False):
+        return criterion(*wide)
 
 
 class SimCLR(Rival):
@@ -64,7 +73,7 @@ class SimCLR(Rival):
         self.criterion = NTXentLoss(temperature=config.temperature)
 
     def forward(self, views: list[Tensor]) -> Tensor:
-        return self.criterion(*self.head(self.backbone(torch.cat(views))).chunk(2))
+        return exact(self.criterion, *self.head(self.backbone(torch.cat(views))).chunk(2))
 
 
 class BYOL(Rival):
@@ -95,7 +104,11 @@ class BYOL(Rival):
         guesses = [self.predictor(self.online(view)) for view in views]
         with torch.no_grad():
             targets = [self.target(view) for view in views]
-        return self.criterion(guesses[0], targets[1]) + self.criterion(guesses[1], targets[0])
+        pairs = zip(guesses, reversed(targets), strict=True)
+        return torch.stack([exact(self.criterion, *pair) for pair in pairs]).sum()
+
+    def follow(self, method: Any, step: Step) -> None:
+        self.momentum = method.momentum(step)
 
     def after_step(self) -> None:
         utils.update_momentum(self.online, self.target, m=self.momentum)
@@ -142,16 +155,22 @@ class DINO(Rival):
         large = torch.cat(views[:2])
         with torch.no_grad():
             targets = self.teacher(large).chunk(2)
-        guesses = [*self.student(large).chunk(2)]
-        if local := views[2:]:
-            guesses += self.student(torch.cat(local)).chunk(len(local))
-        return self.criterion([*targets], guesses)
+        backbone, head = self.student
+        seen = [backbone(large), *([backbone(torch.cat(views[2:]))] if views[2:] else [])]
+        guesses = head(torch.cat(seen)).chunk(len(views))  # all crops at once, for its batch norm's sake
+        criterion = partial(self.criterion, teacher_temp=self.temperature)
+        return exact(criterion, [*targets], [*guesses])
+
+    def follow(self, method: Any, step: Step) -> None:
+        self.momentum, self.temperature, self.frozen = (
+            each(step) for each in (method.momentum, method.temperature, method.frozen)
+        )
 
     def before_step(self) -> None:
         if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
-        head: Any = self.student.get_submodule("1")
-        head.cancel_last_layer_gradients(0 if self.frozen else 1)
+            clip_each(self.student, self.clip)
+        if self.frozen:
+            self.student[1].last_layer.zero_grad(set_to_none=True)
 
     def after_step(self) -> None:
         utils.update_momentum(self.student, self.teacher, m=self.momentum)
@@ -189,7 +208,7 @@ class MAE(Rival):
         target = utils.get_at_index(utils.patchify(pixels, self.patch), hidden - 1)
         if self.config.normalised_targets:
             target = utils.normalize_mean_var(target)
-        return nn.functional.mse_loss(guess, target)
+        return exact(nn.functional.mse_loss, guess, target)
 
 
 RIVALS: dict[str, type[Rival]] = {"simclr": SimCLR, "byol": BYOL, "dino": DINO, "mae": MAE}
@@ -197,11 +216,15 @@ RIVALS: dict[str, type[Rival]] = {"simclr": SimCLR, "byol": BYOL, "dino": DINO, 
 
 @dataclass
 class PlainLoop:
-    """One of them with its optimiser, in float32 or, where the recipe has it so, under autocast to bfloat16."""
+    """One of them with its optimiser. ours: our method on no device, which tells the schedules.
+
+    bf16: whether networks compute under autocast to bfloat16, else in float32.
+    """
 
     rival: Rival
     optimizer: torch.optim.Optimizer
-    half: bool = False
+    ours: Method
+    bf16: bool
 
     @classmethod
     def of(cls, method: str, recipe: Recipe, *, tuned: bool = False) -> PlainLoop:
@@ -214,21 +237,24 @@ class PlainLoop:
         ]
         if tuned and recipe.arch.family == "resnet":
             rival.to(memory_format=torch.channels_last)
-        half = recipe.run.precision == "bf16"
+        optimizer: torch.optim.Optimizer
         if tuned or recipe.optim.kind != "adamw":
-            return cls(rival, build_optimizer(groups, recipe.optim), half)
-        return cls(rival, torch.optim.AdamW(groups, betas=recipe.optim.betas), half)
+            optimizer = build_optimizer(groups, recipe.optim)
+        else:
+            optimizer = torch.optim.AdamW(groups, betas=recipe.optim.betas)
+        if recipe.run.precision not in ("no", "bf16"):
+            raise SystemExit(f"the plain loop computes in float32 or bf16, not in {recipe.run.precision}")
+        with torch.device("meta"):
+            ours = recipe.method.build(recipe)
+        return cls(rival, optimizer, ours, recipe.run.precision == "bf16")
 
     def follow(self, recipe: Recipe, step: Step) -> None:
         """Set what has a schedule as the recipe has it at that step."""
         set_rates(self.optimizer, recipe, step)
-        config: Any = recipe.method
-        if (momentum := getattr(config, "momentum", None)) is not None:
-            self.rival.momentum = cosine(step.index, step.total, momentum, 1.0)
-        self.rival.frozen = step.epoch < min(getattr(config, "freeze_epochs", 0), 0.1 * step.epochs)
+        self.rival.follow(self.ours, step)
 
     def step(self, views: list[Tensor]) -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             loss = self.rival(views)
         loss.backward()
         self.rival.before_step()

@@ -8,7 +8,7 @@ from typing import Any
 from lightly.transforms import BYOLTransform, DINOTransform, MAETransform, SimCLRTransform
 from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from zoo.training.recipe import Recipe
 
@@ -75,6 +75,8 @@ def statistics(given: Recipe) -> dict[str, list[float]]:
 def bicubic(pair: Any) -> Views:
     """Where lightly's crops are bilinear, ours are not."""
     for view in pair.transforms:
-        view.transform.transforms[0].interpolation = InterpolationMode.BICUBIC
+        crop = view.transform.transforms[0]
+        assert isinstance(crop, RandomResizedCrop)
+        crop.interpolation = InterpolationMode.BICUBIC
     views: Views = pair
     return views

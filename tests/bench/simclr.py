@@ -1,20 +1,17 @@
 """SimCLR for the same minutes, ours and lightly's: ResNet-18 at 64 px from random weights (`equal_minutes.py`).
 
-Batch, optimiser and bfloat16 are those of `zoo study methods`; the cosine ends with the minutes.
+The recipe is that of `zoo study methods`, in bfloat16.
 """
 
 from __future__ import annotations
 
 from equal_minutes import SEED, Pair, compare
 
-from zoo.training.cells import Asked, small
-from zoo.training.methods import recipe
-from zoo.training.studies.methods import TURNED
+from zoo.training.cells import Asked
+from zoo.training.studies.methods import short
 
 FASTER = 1.2
 
 
 def run(data: str, minutes: float = 2.0) -> bool:
-    turned = {**TURNED["simclr"], "run": {"precision": "bf16"}}
-    given = small(recipe("simclr/imagenette"), Asked(SEED, minutes), turned)
-    return compare(Pair("simclr", given, faster=FASTER), data)
+    return compare(Pair("simclr", short("simclr", Asked(SEED, minutes)), faster=FASTER), data)

@@ -166,6 +166,20 @@ def test_jitter_is_torchvisions(seed: int, channels: int) -> None:
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_blur_and_solarisation_draw_as_torchvisions(seed: int) -> None:
+    """The same draws, and the same pixels, of images half of which are left as they are."""
+    image = augment.to_float(photo())
+    kernel, most = 2 * (224 // 20) + 1, 2.0
+    theirs = [
+        v2.RandomApply([v2.GaussianBlur(kernel, sigma=(0.1, most))], p=0.5),
+        v2.RandomSolarize(threshold=128 / 255, p=0.5),
+    ]
+    for ours, their in zip([*augment.blur(224, 0.5), *augment.solarise(0.5)], theirs, strict=True):
+        views = [augment.seeded(each, image, Generator().manual_seed(seed)) for each in (ours, their)]
+        torch.testing.assert_close(*views, atol=1e-5, rtol=0)
+
+
 def test_grey_and_colour_come_with_their_probabilities() -> None:
     image = torch.tensor([200, 120, 40], dtype=torch.uint8).reshape(3, 1, 1).expand(3, 4, 4).contiguous()
     results = drawn(augment.colour_distortion(0.4, 0.4, 0.2, 0.1, probability=0.8, grey=0.2), image, 500)

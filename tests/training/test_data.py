@@ -160,6 +160,32 @@ def test_views_are_the_same_for_any_number_of_workers(photos: Path, cache: bool)
         assert same(batches(cut(source, cache=cache), order, workers), expected)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_views_are_the_same_for_any_number_of_threads(photos: Path, seed: int) -> None:
+    """Sums over a large view in several threads round otherwise: a worker has one, a run without workers all."""
+    transforms = augment.two_globals(224, (0.4, 1.0))
+
+    def large(image: Tensor, generator: Generator) -> list[Tensor]:
+        return [augment.seeded(each, image, generator) for each in transforms]
+
+    dataset, before = (
+        CutViews(open_source(photos, "train"), large, seed, side=240, cache=True),
+        torch.get_num_threads(),
+    )
+    views = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            views.append([dataset[0, image].views for image in range(3)])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in views[1:]:
+        assert all(
+            torch.equal(a, b) for x, y in zip(views[0], other, strict=True) for a, b in zip(x, y, strict=True)
+        )
+
+
 def test_a_resumed_run_gets_the_same_views(photos: Path) -> None:
     source = open_source(photos, "train")
     whole = batches(cut(source), Order(len(source), 4, 0, 0, 6))

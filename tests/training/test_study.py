@@ -416,6 +416,8 @@ def test_what_a_pyramid_costs_and_gains_is_told(tmp_path: Path) -> None:
         "- Swin, seed 0: UM-MAE took 0.50 of SimMIM's minutes; kept 0.40 of its bytes; "
         "SimMIM +2.0, UM-MAE +5.5 points over from scratch."
     )
+    alone = dataclasses.replace(found[1], rows=[row for row in found[1].rows if row["features"] != "trained"])
+    assert efficiency.remarks([alone]) == ""  # whose tuning broke off
     told = dict(efficiency.COLUMNS)
     assert told["saved for backward, MiB"](found[1]) == "40" and told["encoder"](found[2]) == "PVT"
 
@@ -423,16 +425,20 @@ def test_what_a_pyramid_costs_and_gains_is_told(tmp_path: Path) -> None:
 def test_what_a_step_keeps_is_counted(
     tiny: Callable[..., Recipe], paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once, where the cell asks for it, before its scores; not again by the call that finds it there."""
+    """Once, where the cell asks for it; not again by the call that finds it there."""
     small = Small(tiny, ("mae",), ("knn",))
-    cells = [dataclasses.replace(cell, memory=True) for cell in small.cells(Asked())]
+    cells = [dataclasses.replace(cell, activations=True) for cell in small.cells(Asked())]
     monkeypatch.setattr(small, "cells", lambda asked: cells)
     monkeypatch.setattr(study, "study_file", lambda name: small)
     run_study("one", paints, tmp_path)
     kept = json.loads((tmp_path / "mae-0" / "saved.json").read_text())
-    assert kept == {"bytes": step_bytes(cells[0].recipe), "batch": cells[0].recipe.optim.batch}
+    assert kept == step_bytes(cells[0].recipe) and kept["batch"] == cells[0].recipe.optim.batch
     assert Found(cells[0], tmp_path / "mae-0").saved() == kept["bytes"] / 2**20 > 0.01
     assert Found(cells[0], tmp_path / "nowhere").saved() is None
+    (tmp_path / "mae-0" / "scores.json").unlink()  # as if the call had been killed before
+    (tmp_path / "mae-0" / "saved.json").write_text(json.dumps({"bytes": 1, "batch": 1}))
+    run_study("one", paints, tmp_path)
+    assert json.loads((tmp_path / "mae-0" / "saved.json").read_text()) == {"bytes": 1, "batch": 1}
 
 
 def test_every_method_is_in_the_table_of_methods() -> None:

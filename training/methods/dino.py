@@ -198,11 +198,15 @@ class DINO(Method):
         """EMA momentum of the teacher."""
         return cosine(step.index, step.total, self.config.momentum, 1.0)
 
+    def frozen(self, step: Step) -> bool:
+        """Whether the head's last layer stays as it is."""
+        return step.epoch < min(self.config.freeze_epochs, 0.1 * step.epochs)
+
     def before_step(self, step: Step) -> None:
         """Clip each tensor's gradient on its own, then drop the last layer's in the first epoch."""
         if self.config.clip is not None:
             clip_each(self, self.config.clip)
-        if step.epoch < min(self.config.freeze_epochs, 0.1 * step.epochs):
+        if self.frozen(step):
             self.student_head.last_layer.grad = None
             if self.student_head.last_gain is not None:
                 self.student_head.last_gain.grad = None

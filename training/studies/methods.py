@@ -28,7 +28,7 @@ from zoo.training.cells import (
 )
 from zoo.training.listing import method_lines
 from zoo.training.methods import method_file, method_names, recipe, recipes
-from zoo.training.recipe import Arch
+from zoo.training.recipe import Arch, Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,10 +76,14 @@ def cells(asked: Asked) -> list[Cell]:
     return [_cell(name, asked) for name in names]
 
 
-def _cell(name: str, asked: Asked) -> Cell:
-    # Of equal minutes, one arithmetic: bfloat16, which CPUs compute too.
+def short(name: str, asked: Asked) -> Recipe:
+    """A method's `imagenette` recipe, turned for minutes; in one arithmetic for all, bfloat16, as CPUs have it too."""
     turned = {**TURNED.get(name, {}), "run": {"precision": "bf16"}}
-    chosen = small(recipe(f"{name}/imagenette"), asked, turned)
+    return small(recipe(f"{name}/imagenette"), asked, turned)
+
+
+def _cell(name: str, asked: Asked) -> Cell:
+    chosen = short(name, asked)
     # Features of masked-image methods are made to be tuned.
     masked = hasattr(chosen.method, "ratio")
     return Cell(

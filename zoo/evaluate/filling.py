@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
+from zoo.blur import gaussian_blur
 from zoo.errors import DataError, ImageError
 from zoo.patches import hidden_error, hidden_pixels, patchify
 from zoo.progress import track
@@ -40,17 +40,10 @@ def smooth_fill(images: Tensor, hidden: Tensor, sigma: float) -> Tensor:
     """
     shown = (~hidden).to(images.dtype)
     radius = min(round(3 * sigma), *(side - 1 for side in images.shape[-2:]))  # the border is mirrored once
-    around, weight = _blur(images * shown, radius, sigma), _blur(shown, radius, sigma)
+    around, weight = (gaussian_blur(each, 2 * radius + 1, sigma) for each in (images * shown, shown))
     # So little of the mean colour decides only where nothing visible has any weight.
     little = 1e-6
     return torch.where(hidden, (around + little * mean_fill(images, hidden)) / (weight + little), images)
-
-
-def _blur(images: Tensor, radius: int, sigma: float) -> Tensor:
-    """Gaussian blur by columns and then rows: torchvision's own takes the square of the time."""
-    width = 2 * radius + 1
-    blurred: Tensor = gaussian_blur(gaussian_blur(images, [width, 1], [sigma] * 2), [1, width], [sigma] * 2)
-    return blurred
 
 
 def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str, Any]:
