@@ -1,4 +1,4 @@
-"""A turn of the hue as torchvision computes it, in less than half its time: with it, what a jitter costs most."""
+"""A turn of the hue as torchvision computes it, in less than half its time: the dearest part of a jitter."""
 
 from __future__ import annotations
 

@@ -17,26 +17,12 @@ Views = Callable[[Any], list[Tensor]]  # of a Pillow image
 
 def simclr(given: Recipe) -> Views:
     config: Any = given.method
-    return bicubic(
-        SimCLRTransform(
-            input_size=given.data.size,
-            cj_strength=config.strength,
-            min_scale=config.min_scale,
-            gaussian_blur=config.blur,
-            sigmas=sigmas(given),
-            normalize=statistics(given),
-        )
-    )
+    settings = of_a_pair(given)
+    return bicubic(SimCLRTransform(cj_strength=config.strength, gaussian_blur=config.blur, **settings))
 
 
 def byol(given: Recipe) -> Views:
-    config: Any = given.method
-    settings: Any = {
-        "input_size": given.data.size,
-        "min_scale": config.min_scale,
-        "sigmas": sigmas(given),
-        "normalize": statistics(given),
-    }
+    settings = of_a_pair(given)
     return bicubic(BYOLTransform(BYOLView1Transform(**settings), BYOLView2Transform(**settings)))
 
 
@@ -59,6 +45,17 @@ def mae(given: Recipe) -> Views:
 
 
 VIEWS: dict[str, Callable[[Recipe], Views]] = {"mae": mae, "dino": dino, "simclr": simclr, "byol": byol}
+
+
+def of_a_pair(given: Recipe) -> dict[str, Any]:
+    """What SimCLR's views and BYOL's are both told."""
+    config: Any = given.method
+    return {
+        "input_size": given.data.size,
+        "min_scale": config.min_scale,
+        "sigmas": sigmas(given),
+        "normalize": statistics(given),
+    }
 
 
 def sigmas(given: Recipe) -> tuple[float, float]:
