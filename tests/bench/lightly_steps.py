@@ -144,10 +144,7 @@ class DINO(Rival):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch's older weight norm
             head = heads.DINOProjectionHead(
-                *sizes,
-                batch_norm=config.head_norm,
-                norm_last_layer=config.norm_last_layer,
-                freeze_last_layer=1,
+                *sizes, batch_norm=config.head_norm, norm_last_layer=config.norm_last_layer
             )
         return nn.Sequential(backbone, head)
 

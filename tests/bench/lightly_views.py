@@ -8,7 +8,7 @@ from typing import Any
 from lightly.transforms import BYOLTransform, DINOTransform, MAETransform, SimCLRTransform
 from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 
 from zoo.training.recipe import Recipe
 
