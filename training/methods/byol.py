@@ -82,8 +82,10 @@ class BYOL(Method):
         # A view at a time: batch norm's statistics are one view's, as the authors have them.
         with torch.no_grad():
             targets = [self.target_projector(pooled(self.target, view)) for view in views]
-        features = [pooled(self.online, view) for view in views]
-        guesses = [self.predictor(self.online_projector(y)) for y in features]
+        features, guesses = list[Tensor](), list[Tensor]()
+        for view in views:  # to the end, so that its activations are gone when the other's gradients are added
+            features.append(pooled(self.online, view))
+            guesses.append(self.predictor(self.online_projector(features[-1])))
         loss = regression(guesses[0], targets[1]) + regression(guesses[1], targets[0])
         return loss, {
             "momentum": self.momentum(step),
