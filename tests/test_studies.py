@@ -22,7 +22,7 @@ def test_the_table_is_what_the_records_say(
     table = (DOCS / "studies" / name / "table.md").read_text(encoding="utf-8")
     command = re.search(rf"Made by `(zoo study {name} [^`]+)`", table)
     assert command is not None
-    given = dict(re.findall(r"--([\w-]+) (\S+)", command[1]))
+    given = dict(re.findall(r"--([\w.-]+) (\S+)", command[1]))
     shutil.copytree(DOCS / "studies" / name, tmp_path / name)
     monkeypatch.setattr(study, "images_of", lambda data, test: {})
     monkeypatch.setattr(study, "write_claim", lambda folder, claim, machine: None)
@@ -33,6 +33,7 @@ def test_the_table_is_what_the_records_say(
         tmp_path / name,
         minutes=float(given["minutes"]) if "minutes" in given else None,
         tune_epochs=int(given.get("tune-epochs", 10)),
+        knobs=[word for knob, value in given.items() if "." in knob for word in (f"--{knob}", value)],
         command=command[1],
     )
     assert told.read_text(encoding="utf-8") == table

@@ -250,6 +250,7 @@ def test_a_cell_tells_every_machine_it_was_made_on(
 @pytest.mark.parametrize(
     ("name", "knob", "advice"),
     [
+        ("batch_size", "optim.accumulate", "leave it out"),
         ("batch_size", "optim.batch", "leave it out"),
         ("augmentations", "method.removed", "leave it out"),
         ("augmentations", "schedule.epochs", "leave it out"),
@@ -458,6 +459,17 @@ def test_only_what_is_removed_differs_between_the_cells() -> None:
             method: Any = recipe.method
             assert dataclasses.replace(recipe, method=dataclasses.replace(method, removed=())) == whole
     assert len({recipe.method for name, recipe in by_name.items() if name.startswith("byol")}) == 5
+
+
+def test_batches_differ_in_what_a_loss_sees_and_in_no_update() -> None:
+    """BYOL's Figure 3a averages gradients over N batches a N-th as large, and lets all else be."""
+    cells = study_file("batch_size").cells(Asked())
+    for name in ("byol", "simclr"):
+        mine = [cell.recipe for cell in cells if cell.facts["method"] == name]
+        sizes = [recipe.optim.batch // recipe.optim.accumulate for recipe in mine]
+        assert sizes == [128, 64, 32, 16, 8]
+        alike = [dataclasses.replace(r, optim=dataclasses.replace(r.optim, accumulate=1)) for r in mine]
+        assert all(recipe == alike[0] for recipe in alike) and alike[0].optim.batch == 128
 
 
 def test_seeds_together() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zoo.training.ablation import METHODS, chart, columns
 from zoo.training.cells import Asked, Cell, Column, Found, small
-from zoo.training.methods import recipe
+from zoo.training.studies.methods import short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,15 +24,13 @@ EPOCHS = 20
 
 
 def cells(asked: Asked) -> list[Cell]:
-    """ResNet-18 at 64 px for 20 epochs with each set of transformations."""
+    """ResNet-18 at 64 px for 20 epochs with each set of transformations; the rest as in `zoo study methods`."""
     return [
         Cell(
             f"{method}-{variant.replace(' ', '_')}-{asked.seed}",
             f"{method}/imagenette",
             small(
-                recipe(f"{method}/imagenette"),
-                asked,
-                {"optim": {"batch": 128}, "schedule": {"epochs": EPOCHS}, "method": {"removed": removed}},
+                short(method, asked), asked, {"schedule": {"epochs": EPOCHS}, "method": {"removed": removed}}
             ),
             facts={"method": method, "variant": variant},
         )

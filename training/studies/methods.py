@@ -58,7 +58,7 @@ TURNED: dict[str, dict[str, dict[str, Any]]] = {
         "arch": RESNET,
         "optim": {**SHORT, "batch": 32, "lr": 8e-3, "weight_decay_end": None},
         "method": {"prototypes": 1024, "momentum": 0.97, "local_crops": 2},
-        "schedule": {"warmup_epochs": 1},
+        "schedule": {"epochs": 4, "warmup_epochs": 1},
     },
     "supervised": {"optim": SHORT},
     "simmim": {"method": {"unit": 16}},  # of 32 px there would be four

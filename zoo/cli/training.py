@@ -13,7 +13,7 @@ from zoo.tables import table
 
 STUDIES = {
     "augmentations": "10 runs of 20 epochs: SimCLR and BYOL without colours, grey or blur",
-    "batch_size": "10 runs of 20 epochs: SimCLR and BYOL with batches of 512 down to 32",
+    "batch_size": "10 runs of 20 epochs: SimCLR and BYOL with batches of 128 down to 8",
     "efficiency": "4 runs of 10 epochs: SimMIM and UM-MAE on a small Swin and PVT, then fine-tuned",
     "methods": "9 runs of 15 minutes: every method, beside its network untrained; masked ones fine-tuned too",
     "ummae_masks": "6 runs of 800 steps: the loss of UM-MAE's ways to hide patches",
