@@ -6,8 +6,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from zoo.errors import CardError, RecipeError, Unsupported
+from zoo.errors import CardError, MaskError, RecipeError, Unsupported
 from zoo.families import family, names, vit
+from zoo.masking import hidden_count
+from zoo.patches import grid_of
 from zoo.training.batchnorm import globalised
 from zoo.training.recipe import Arch, Recipe
 
@@ -62,6 +64,19 @@ def check_sides(recipe: Recipe, module: nn.Module, **method_sides: int) -> None:
             raise RecipeError(
                 f"{knob} is {side}, not a multiple of the {stride}-pixel {called} of {recipe.arch.name}; give {near}"
             )
+
+
+def check_hidden(recipe: Recipe, strategy: str, ratio: float, patch: int, also: str = "") -> None:
+    """RecipeError for a ratio that hides none or all of an image's patches, of `patch` pixels. also: a knob to name."""
+    for knob, side in {"--data.size": recipe.data.size, "--arch.size": recipe.arch.size}.items():
+        h, w = grid_of(side, side, patch)
+        told = ", ".join(filter(None, (f"{knob} is {side}", f"--method.ratio {ratio}", also)))
+        try:
+            count = hidden_count(strategy, (h, w), ratio)
+        except MaskError as error:
+            raise RecipeError(f"{error}. {told}") from error
+        if not count:
+            raise RecipeError(f"a ratio of {ratio} hides none of {h}×{w} patches; raise it. {told}")
 
 
 def check_family(recipe: Recipe, method: str, *families: str) -> None:

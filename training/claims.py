@@ -21,8 +21,8 @@ LEFT = ("checkpoint.pt", "model.safetensors", "scores.json", "stopped.json")
 
 
 def images_of(data: str | Path, test: str | Path | None) -> dict[str, str]:
-    """Which images a study trains and tests on; their split, where it is drawn, follows from a cell's seed."""
-    train, held_out, _ = split(data, test, 0)
+    """Which images a study trains and tests on."""
+    train, held_out, _ = split(data, test)
     tested = {} if held_out is None else {"tested_on": which_images(held_out)}
     return {"trained_on": which_images(train), **tested}
 

@@ -86,7 +86,7 @@ def _run(
     scores: bool,
 ) -> Path:
     """`run`, on a disk with room."""
-    train, held_out, note = split(data, test, recipe.run.seed, recipe.data.limit)
+    train, held_out, note = split(data, test, recipe.data.limit)
     command = command or call_of(recipe, data, out, test=test, init=init, name=name, scores=scores)
     claim = {
         "images": str(data),
@@ -281,10 +281,10 @@ def weight_decay(optim: Optim, step: Step) -> float:
 
 
 def split(
-    data: str | Path, test: str | Path | None, seed: int, limit: int | None = None
+    data: str | Path, test: str | Path | None, limit: int | None = None
 ) -> tuple[Source, Source | None, str]:
     """Images to train on, images to measure on, and a sentence that says which. Unlabelled ones are all trained on."""
-    train, held_out, note = _whole_or_split(data, test, seed)
+    train, held_out, note = _whole_or_split(data, test)
     if limit is None:
         return train, held_out, note
     return (
@@ -294,14 +294,12 @@ def split(
     )
 
 
-def _whole_or_split(
-    data: str | Path, test: str | Path | None, seed: int
-) -> tuple[Source, Source | None, str]:
+def _whole_or_split(data: str | Path, test: str | Path | None) -> tuple[Source, Source | None, str]:
     if test is None and not splits(data):
         whole = open_source(data)
         if whole.labels is None:
             return whole, None, "All images were trained on; nothing was measured, for want of labels."
-    return train_and_test(data, test, seed=seed)
+    return train_and_test(data, test)
 
 
 def check_labels(method: Method, train: Source) -> None:

@@ -17,7 +17,7 @@ class OnlineKNN:
     """k-NN accuracy (k 20, T 0.07) of the latest batch against the batches before it, in percent.
 
     Features are of augmented training images and of an encoder that moves: a trend to watch, no result. At most half
-    the images are remembered, so that an image seldom meets itself.
+    the images are remembered; where an epoch begins, an image may meet another view of itself, later in it seldom.
     """
 
     def __init__(self, images: int) -> None:

@@ -230,6 +230,10 @@ class Recipe:
             "--data.workers": self.data.workers,
             "--run.seed": self.run.seed,
             "--run.threads": self.run.threads,
+            "--run.checkpoint_minutes": self.run.checkpoint_minutes,
+            "--schedule.final_lr": self.schedule.final_lr,
+            "--optim.weight_decay": self.optim.weight_decay,
+            "--optim.weight_decay_end": self.optim.weight_decay_end or 0,
         }
         asked: dict[str, float | None] = {
             "data.limit": self.data.limit,
@@ -262,3 +266,11 @@ class Recipe:
         """The recipe as plain JSON, with the name of the method's file."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return {"method_file": type(self.method).__module__.rsplit(".", 1)[-1], **plain}
+
+
+def check_crops(config: Any) -> None:
+    """RecipeError where a method's `min_scale`, the smallest share of an image that a crop covers, is no share."""
+    if not 0 < config.min_scale <= 1:
+        raise RecipeError(
+            f"--method.min_scale is {config.min_scale}; give a share in (0, 1], such as {type(config).min_scale}"
+        )

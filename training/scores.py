@@ -24,14 +24,14 @@ def evaluate(
     """A score and the settings it was measured with.
 
     protocol: "knn", "linear", "linear_sgd", "lowshot", "finetune" (top-1 in percent, of the last epoch) or
-    "reconstruction". test=None: the data's own test split, or a seeded one. settings: seed; of k-NN, k and temperature;
-    of those that train, `knobs`, a list of words as `zoo evaluate` takes them, and of "lowshot" the `share` of labels
-    (0.01). They go on where a call that was killed stopped.
+    "reconstruction". test=None: the data's own test split, or a share held out. settings: seed; of k-NN, k and
+    temperature; of those that train, `knobs`, a list of words as `zoo evaluate` takes them, and of "lowshot" the
+    `share` of labels (0.01). They go on where a call that was killed stopped.
 
     >>> zoo.training.evaluate(encoder, "imagenette160/", protocol="finetune", knobs=["--schedule.epochs", "10"])["top1"]
     """
     check_protocols([protocol], (*PROTOCOLS, *TRAINING))
-    bank, queries, _ = train_and_test(train, test, seed=settings.get("seed", 0))
+    bank, queries, _ = train_and_test(train, test)
     if protocol == "lowshot":
         settings = {"share": 0.01, **settings}
     if protocol in TRAINING:

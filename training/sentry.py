@@ -114,6 +114,7 @@ class Sentry:
         if recent := self._recent(PATIENCE):
             self._risen(recent)
             self._collapsed(recent)
+            self._one_for_all(recent)
         if long := self._recent(LONG):
             self._never_fallen(long)
         if resting := self._recent(max(PATIENCE, min(CHANCE_SHARE * self.total, CHANCE_STEPS))):
@@ -158,6 +159,20 @@ class Sentry:
             f"{self._since(recent)} every image gets nearly the same features: the encoder has collapsed. "
             f"{self._features(recent[-1])} {self._loss(recent[-1])} {self._lower()}"
         )
+
+    def _one_for_all(self, recent: list[Row]) -> None:
+        """A teacher that names the same prototype whatever it sees: the loss goes to 0, and no feature need move."""
+        if not {"dead_prototypes", "teacher_entropy", "chance"} <= recent[-1].keys():
+            return
+        few = 1 - 2.5 / math.exp(recent[-1]["chance"])  # of K prototypes two are left, give or take rounding
+        if all(
+            row["dead_prototypes"] > few and row["teacher_entropy"] < NEAR_ENTROPY * row["chance"]
+            for row in recent
+        ):
+            raise Collapsed(
+                f"{self._since(recent)} the teacher names the same prototype for every image: its centre does not keep "
+                f"one from outweighing all. {self._loss(recent[-1])} {self._features(recent[-1])} {self._softer()}"
+            )
 
     def _never_fallen(self, recent: list[Row]) -> None:
         """A loss that stays above where it began, while images grow more alike: neither is a fault alone."""
@@ -238,6 +253,19 @@ class Sentry:
             else f" Sharpen the teacher: a --method.teacher_temperature below {temperature:g}."
         )
         return f"The student learns from a teacher that says nothing.{knob} {self._lower()}"
+
+    def _softer(self) -> str:
+        """What helps where the teacher knows one answer."""
+        config = self.recipe.method
+        knobs = [
+            f"a --method.{name} {which} {value:g}"
+            for name, which in (("centre_momentum", "below"), ("teacher_temperature", "above"))
+            if (value := getattr(config, name, None)) is not None
+        ]
+        helped = (
+            [f"Let the centre follow sooner, or soften the teacher: {' or '.join(knobs)}."] if knobs else []
+        )
+        return " ".join([*helped, self._lower()])
 
     def verdict(self) -> str:
         """What a run that was not stopped looks like, in a sentence with its numbers: healthy, flat or not."""

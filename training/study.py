@@ -116,7 +116,7 @@ def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> N
         return
     if cell.activations and not (folder / SAVED).is_file():
         write_json(folder / SAVED, step_bytes(cell.recipe))
-    train, held_out, _ = split(data, test, cell.recipe.run.seed, cell.recipe.data.limit)
+    train, held_out, _ = split(data, test, cell.recipe.data.limit)
     rows = list(_found(cell, out).rows)
     if cell.protocols and held_out is None:
         raise RecipeError(

@@ -136,11 +136,12 @@ def splits(spec: str | Path) -> list[str]:
 
 
 def train_and_test(
-    data: str | Path, test: str | Path | None = None, *, seed: int = 0, share: float = 0.2
+    data: str | Path, test: str | Path | None = None, *, share: float = 0.2
 ) -> tuple[Source, Source, str]:
     """Training images, test images, and one sentence that says where the test images come from.
 
-    `test` where given, else the validation or test split of `data`, else a `share` of it held out by `seed`.
+    `test` where given, else the validation or test split of `data`, else a `share` of it held out: the same images
+    every time, so that what one run trained on is never what another measures on.
     Raises DataError as `open_source` does, and where the test images have classes the training images lack.
     """
     found = look(data)
@@ -152,7 +153,7 @@ def train_and_test(
     if "train" in found.present and found.held:
         tested = _relabelled(_opened(found, found.held), train)
         return train, tested, f"Tested on the {len(tested)} images of {train.name}'s own {found.held} split."
-    return _held_out(train, seed, share)
+    return _held_out(train, share)
 
 
 def _opened(found: Found, split: str | None) -> Source:
@@ -164,8 +165,8 @@ def _opened(found: Found, split: str | None) -> Source:
     return FolderSource(found.name, its_split, chosen, labels, classes, found.root)
 
 
-def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, str]:
-    """Hold a share of every class out, ranked by a hash of seed and id: more images move hardly any other."""
+def _held_out(whole: Source, share: float) -> tuple[Source, Source, str]:
+    """Hold a share of every class out, ranked by a hash of its id: more images move hardly any other."""
     if not 0 < share < 1:
         raise DataError(f"the share held out must lie between 0 and 1, not {share}")
     members: dict[int, list[int]] = defaultdict(list)
@@ -173,7 +174,7 @@ def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, s
         members[whole.labels[i] if whole.labels else 0].append(i)
     held: set[int] = set()
     for indices in members.values():
-        indices.sort(key=lambda i: rank(seed, whole.ids[i]))
+        indices.sort(key=lambda i: rank(0, whole.ids[i]))
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
         held.update(indices[:count])
     if not held:
@@ -183,7 +184,7 @@ def _held_out(whole: Source, seed: int, share: float) -> tuple[Source, Source, s
     train = whole.subset([i for i in range(len(whole)) if i not in held])
     tested = dataclasses.replace(whole.subset(sorted(held)), split=f"held-out {share:.0%}")
     of_what = "every class" if whole.labels else "the images"
-    held_out = f"{share:.0%} of {of_what} held out with seed {seed} ({len(tested)} images)"
+    held_out = f"{share:.0%} of {of_what} held out, the same every time ({len(tested)} images)"
     return train, tested, f"No test split in {whole.title}: {held_out}."
 
 

@@ -70,7 +70,7 @@ def compare(pair: Pair, data: str) -> bool:
         )
     with tempfile.TemporaryDirectory() as scratch:
         photos = Path(scratch) / "photos"
-        train, test, _ = train_and_test(data, seed=SEED)
+        train, test, _ = train_and_test(data)
         lay_out(train, photos / "train", pair.recipe.data.side)
         lay_out(test, photos / "validation", pair.recipe.data.side)
         found = {"ours": ours(pair, photos, Path(scratch) / "ours")}

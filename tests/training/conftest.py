@@ -143,6 +143,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         },
     },
     "resnet": {"architecture": "test_resnet", "arguments": {}},
+    "dvae": {"architecture": "ssl_zoo_dvae_small", "arguments": {}},
 }
 
 

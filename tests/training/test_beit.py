@@ -291,6 +291,11 @@ def test_dalles_words_have_no_decoder(
             "--method.tokenizer is dino_vitt16_imagenette, a VisionTransf",
         ),
         ({"ratio": 1.0}, "--method.ratio is 1.0"),
+        (
+            {"ratio": 0.02},
+            "a ratio of 0.02 hides none of 4×4 patches; raise it. --data.size is 64, --method.ratio",
+        ),
+        ({"ratio": 0.99}, "no visible patch.*--data.size is 64"),
         ({"clip": 0.0}, "--method.clip is 0.0"),
     ],
 )

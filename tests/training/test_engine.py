@@ -387,7 +387,21 @@ def test_missing_images_leave_the_folder_free(tiny: Tiny, photos: Path, tmp_path
         ("mae/smoke", {"method": {"decoder_heads": 0}}, "--method.decoder_heads is 0; give 1 or more"),
         ("mae/smoke", {"method": {"min_scale": 0.0}}, "--method.min_scale is 0.0"),
         ("dino/smoke", {"method": {"local_scale": (0.4, 0.1)}}, "--method.local_scale is 0.4 0.1"),
+        ("mae/smoke", {"method": {"ratio": 0.0}}, "--method.ratio is 0.0; give a share"),
+        (
+            "mae/smoke",
+            {"method": {"ratio": 0.99}},
+            "no visible patch.*--data.size is 32, --method.ratio 0.99",
+        ),
+        ("mae/smoke", {"optim": {"weight_decay": -1.0}}, "--optim.weight_decay is -1.0; give 0 or more"),
+        ("mae/smoke", {"optim": {"weight_decay_end": -1.0}}, "--optim.weight_decay_end is -1.0"),
+        ("mae/smoke", {"schedule": {"final_lr": -1.0}}, "--schedule.final_lr is -1.0"),
+        ("mae/smoke", {"run": {"checkpoint_minutes": -1.0}}, "--run.checkpoint_minutes is -1.0"),
         ("dino/smoke", {"method": {"teacher_temperature": 0.0}}, "--method.teacher_temperature is 0.0"),
+        ("dino/smoke", {"method": {"clip": 0.0}}, "--method.clip is 0.0; give a number above 0, or None"),
+        ("dino/smoke", {"method": {"momentum": 1.5}}, "--method.momentum is 1.5; give a number in"),
+        ("dino/smoke", {"method": {"prototypes": 0}}, "--method.prototypes is 0; give 1 or more"),
+        ("dino/smoke", {"method": {"local_crops": -1}}, "--method.local_crops is -1; give 0 or more"),
     ],
 )
 def test_a_knob_that_cannot_work_is_one_message(

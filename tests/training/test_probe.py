@@ -94,6 +94,7 @@ def test_it_learns_an_easy_task_and_names_its_rate(
     row = zoo.training.evaluate(encoder_of("resnet"), paints, protocol="linear_sgd", knobs=QUICK)
     assert row["low"] > 40 and row["protocol"] == "linear_sgd"  # chance: 33
     assert row["settings"]["chosen lr"] in row["settings"]["lr"] == list(SweepConfig().rates)
+    assert "untuned" not in row["settings"]
 
 
 def test_the_rate_is_chosen_without_the_test_images(task: Task) -> None:
@@ -103,6 +104,18 @@ def test_the_rate_is_chosen_without_the_test_images(task: Task) -> None:
     [turned] = probe_rows(dataclasses.replace(task, test=wrong))
     assert turned["settings"]["chosen lr"] == row["settings"]["chosen lr"]
     assert turned["top1"] < 50 < row["top1"]
+
+
+def test_where_nothing_can_be_held_out_the_middle_rate_is_taken_and_told(
+    task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = dataclasses.replace(
+        task, train=task.train.subset([0, 24, 48]), knobs=[*QUICK, "--optim.batch", "2"]
+    )
+    assert held_out(task.train, 0) == set()
+    [row] = probe_rows(task)
+    assert row["settings"]["chosen lr"] == 0.1 and row["settings"]["untuned"] == "no class has two images"
+    assert "none can be held out to choose the learning rate by: linear_sgd takes 0.1" in caplog.text
 
 
 def test_rates_that_cannot_be_swept_are_told(task: Task) -> None:

@@ -243,6 +243,19 @@ def test_a_loss_never_below_its_first_is_no_fault_of_lively_features(plain: Reci
     look_at(plain, lambda step: 1 + 0.2 * (step % 50 > 1), scale=0.12)  # below it now and then
 
 
+def test_one_prototype_for_all_has_collapsed(plain: Recipe) -> None:
+    """The other of DINO's collapses (§5.3): no loss and no gradient, so that lively features stay as they are."""
+    one, chance = torch.eye(1000)[7], math.log(1000)
+    told: dict[str, Any] = {"chance": chance, "prototypes": one}
+    says = "names the same prototype for every image.* --method.centre_momentum below 0.9 or a --method.teacher_t"
+    with pytest.raises(Collapsed, match=says):
+        look_at(plain, lambda step: 7 * 0.9**step, **told, teacher_entropy=0.0)
+    # A teacher between two answers at least, or with many: sharp, and nothing is wrong with that.
+    look_at(plain, lambda step: 0.7, **told, teacher_entropy=0.7)
+    few = torch.eye(1000)[:3].sum(0) / 3
+    look_at(plain, lambda step: 0.1, chance=chance, prototypes=few, teacher_entropy=0.0)
+
+
 def test_dead_prototypes_are_counted(plain: Recipe) -> None:
     used = torch.tensor([0.5, 0.5, 0.0, 0.0])
     sentry = look_at(plain, lambda step: 0.5, prototypes=used)

@@ -72,13 +72,19 @@ def test_a_hole_out_of_reach_gets_the_mean_colour() -> None:
     torch.testing.assert_close(smooth_fill(images, hidden, 1.0), images)
 
 
-def test_scores_are_means_over_the_readable_pictures(tiny: Encoder, tmp_path: Path) -> None:
-    for photo in sorted(PHOTOS.glob("*.jpg"))[:3]:
-        (tmp_path / photo.name).write_bytes(photo.read_bytes())
-    (tmp_path / "zz_broken.jpg").write_bytes(b"no picture")
+@pytest.mark.parametrize("place", range(4))
+def test_scores_are_means_over_the_readable_pictures(tiny: Encoder, tmp_path: Path, place: int) -> None:
+    """Those after a broken one keep the seeds of their own places."""
+    photos = sorted(PHOTOS.glob("*.jpg"))[:3]
+    contents = [photo.read_bytes() for photo in photos]
+    contents.insert(place, b"no picture")
+    for i, content in enumerate(contents):
+        (tmp_path / f"{i}.jpg").write_bytes(content)
     scores = filling_scores(tiny, open_source(tmp_path), seed=5)
-    readable = sorted(PHOTOS.glob("*.jpg"))[:3]
-    expected = [float(tiny.reconstruct(photo, seed=5 + i).error) for i, photo in enumerate(readable)]
+    seeds = [5 + i for i in range(4) if i != place]
+    expected = [
+        float(tiny.reconstruct(photo, seed=seed).error) for photo, seed in zip(photos, seeds, strict=True)
+    ]
     assert scores["n_test"] == 3 and scores["skipped"] == 1
     assert scores["error"] == pytest.approx(sum(expected) / 3, rel=1e-5)
     assert scores["ratio"] == pytest.approx(scores["error"] / scores["mean_fill"])
@@ -111,6 +117,9 @@ def test_baselines_stand_beside_the_model(tiny: Encoder, tmp_path: Path) -> None
         ("reconstruction", None),
     ]
     assert rows[2]["top1"] == 100.0  # red and blue
+    rows = measure(tiny, train, test, baselines=True, workers=0, k=1, temperature=0.5)
+    asked = [(row["settings"]["k"], row["settings"]["temperature"]) for row in rows]
+    assert asked == [(1, 0.5)] * 3  # the model, the untrained one and the pixels vote alike
 
 
 def test_raw_pixels_are_the_crop_at_sixteen_pixels(tmp_path: Path) -> None:

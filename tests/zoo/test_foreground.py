@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +43,20 @@ def encoded(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
-def pets(tmp_path: Path) -> Path:
+def write_pets(file: Path, photos: Sequence[Path]) -> None:
     rows = [
         {
             "image": {"bytes": photo.read_bytes(), "path": photo.name},
             "trimap": {"bytes": encoded(trimap_of(photo))},
         }
-        for photo in PHOTOS
+        for photo in photos
     ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pets.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    write_pets(tmp_path / "pets.parquet", PHOTOS)
     return tmp_path
 
 
@@ -81,6 +86,18 @@ def test_scores_equal_a_pixel_by_pixel_count(tiny: Encoder, pets: Path) -> None:
     assert scores["centre_box"] == pytest.approx(np.mean(boxes), abs=1e-5)
     assert scores["whole_image"] == pytest.approx(np.mean(whole), abs=1e-5)
     assert side in BOXES and torch.tensor(whole).mean() < 0.35
+
+
+def test_all_files_of_a_folder_are_read_by_name(tiny: Encoder, pets: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards" / "pets"
+    shards.mkdir(parents=True)
+    for number, photos in ((1, PHOTOS[4:]), (0, PHOTOS[:4])):  # the first is written last
+        write_pets(shards / f"{number}.parquet", photos)
+    whole = foreground_scores(tiny, pets / "pets.parquet", patches=4, choosing=2)
+    assert foreground_scores(tiny, shards, patches=4, choosing=2) == whole
+    pq.write_table(pa.table({"label": [1]}), shards / "2.parquet")
+    with pytest.raises(DataError, match=r"2\.parquet has the columns label"):
+        foreground_scores(tiny, shards, patches=4, choosing=2)
 
 
 def test_the_untrained_architecture_stands_beside(tiny: Encoder, pets: Path) -> None:

@@ -87,6 +87,18 @@ def test_constant_features_and_missing_classes(constant: float) -> None:
     assert set(probe.predict(test).tolist()) <= {0, 2, 4} and probe.weight[:, 1].abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rounding_of_a_constant_feature_tells_nothing(dtype: torch.dtype) -> None:
+    """Neighbouring numbers that give the classes away are not blown up to unit variance."""
+    labels = torch.arange(60) % 2
+    one = torch.ones((), dtype=dtype)
+    features = torch.stack([one, one + torch.finfo(dtype).eps])[labels][:, None]
+    assert features.unique().numel() == 2
+    assert linear_probe(features, labels, l2=1e-2).scale.tolist() == [1]
+    varied = features + torch.linspace(-0.1, 0.1, 60)[:, None].to(dtype)
+    assert linear_probe(varied, labels, l2=1e-2).scale.item() == pytest.approx(0.0587, rel=0.02)
+
+
 def test_too_few_images_to_tune(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         accuracy = linear_accuracy(torch.eye(3), torch.arange(3), torch.eye(3), torch.arange(3))

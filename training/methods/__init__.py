@@ -127,13 +127,10 @@ class Method(nn.Module):
         return []
 
 
-def masked_card(decoder: DecoderSpec) -> dict[str, Any]:
-    """What the card of a masked-image model says of its method."""
-    return {
-        "kind": "generative",
-        "approach": "masked image modelling",
-        "decoder": dataclasses.asdict(decoder),
-    }
+def masked_card(decoder: DecoderSpec | None) -> dict[str, Any]:
+    """What the card of a masked-image model says of its method; without a decoder where nothing can be shown."""
+    said = {"kind": "generative", "approach": "masked image modelling"}
+    return said if decoder is None else {**said, "decoder": dataclasses.asdict(decoder)}
 
 
 def _same_shapes(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> bool:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from timm.models.beit import Beit
 from torch import Generator, Tensor, nn
 
+from zoo.cards import DecoderSpec
 from zoo.decoders.beit import BEiTDecoder
 from zoo.decoders.dvae import DVAEDecoder
 from zoo.errors import RecipeError
@@ -26,11 +27,11 @@ from zoo.families import beit
 from zoo.masking import DEFAULT_RATIO, draw_mask
 from zoo.patches import grid_of
 from zoo.training import augment
-from zoo.training.backbones import backbone, check_family, check_sides
+from zoo.training.backbones import backbone, check_family, check_hidden, check_sides
 from zoo.training.chance import chance_level
-from zoo.training.methods import Method, Step, Views
+from zoo.training.methods import Method, Step, Views, masked_card
 from zoo.training.methods.dvae import DVAE, DVAEConfig
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 from zoo.training.tokenizer import Tokenizer, read_tokenizer
 
 # Of `run.minutes`, what the tokenizer's run is given; they count as this run's.
@@ -57,8 +58,7 @@ class BEiTConfig:
             raise RecipeError(f"--method.ratio is {self.ratio}; give a share in (0, 1), such as 0.4")
         if not self.clip > 0:
             raise RecipeError(f"--method.clip is {self.clip}; give a number above 0")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.08")
+        check_crops(self)
         return BEiT(self, recipe)
 
 
@@ -71,6 +71,7 @@ class BEiT(Method):
         check_family(recipe, "beit", "beit")
         self.backbone = cast(Beit, backbone(recipe.arch, drop_path=recipe.arch.drop_path))
         check_sides(recipe, self.backbone)
+        check_hidden(recipe, "blockwise", config.ratio, beit.stride(self.backbone))
         painter: DVAEDecoder | None
         if config.tokenizer is None:
             self.tokenizer, painter = self._untrained()
@@ -194,19 +195,20 @@ class BEiT(Method):
         return [*self.backbone.blocks]
 
     def card(self) -> dict[str, Any]:
-        said: dict[str, Any] = {"kind": "generative", "approach": "masked image modelling"}
-        if self.words.painter is not None:
-            patch = beit.stride(self.backbone)
-            said["decoder"] = {
-                "kind": "beit",
-                "patch": patch,
-                "mask_patch": patch,
-                "normalised_targets": False,
-                "strategy": "blockwise",
-                "ratio": self.config.ratio,
-                **self.words.painter.sizes,
-            }
-        return said
+        if self.words.painter is None:
+            return masked_card(None)
+        patch, sizes = beit.stride(self.backbone), cast(dict[str, Any], self.words.painter.sizes)
+        return masked_card(
+            DecoderSpec(
+                kind="beit",
+                patch=patch,
+                mask_patch=patch,
+                normalised_targets=False,
+                strategy="blockwise",
+                ratio=self.config.ratio,
+                **sizes,
+            )
+        )
 
 
 def _recipe_of(name: str) -> Recipe:

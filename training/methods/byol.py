@@ -18,7 +18,7 @@ from zoo.training import augment
 from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.heads import mlp
 from zoo.training.methods import Method, Step, Views, ema_update
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 from zoo.training.schedules import cosine
 
 
@@ -42,8 +42,7 @@ class BYOLConfig:
                 raise RecipeError(f"--method.{name} is {getattr(self, name)}; give 1 or more")
         if not 0 <= self.momentum <= 1:
             raise RecipeError(f"--method.momentum is {self.momentum}; give a number in [0, 1], such as 0.99")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.08")
+        check_crops(self)
         return BYOL(self, recipe)
 
 
@@ -83,7 +82,8 @@ class BYOL(Method):
         with torch.no_grad():
             targets = [self.target_projector(pooled(self.target, view)) for view in views]
         features, guesses = list[Tensor](), list[Tensor]()
-        for view in views:  # to the end, so that its activations are gone when the other's gradients are added
+        # A view to its end, then the other: its activations are gone when the other's gradients are added to its own.
+        for view in views:
             features.append(pooled(self.online, view))
             guesses.append(self.predictor(self.online_projector(features[-1])))
         loss = regression(guesses[0], targets[1]) + regression(guesses[1], targets[0])

@@ -24,7 +24,7 @@ from zoo.families import dvae as dvae_family
 from zoo.training import augment
 from zoo.training.backbones import check_family, check_sides
 from zoo.training.methods import Method, Step, Views
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 from zoo.training.schedules import cosine
 
 
@@ -59,8 +59,7 @@ class DVAEConfig:
         for name, least in (("decoder_width", 4), ("decoder_blocks", 1)):
             if getattr(self, name) < least:
                 raise RecipeError(f"--method.{name} is {getattr(self, name)}; give {least} or more")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.08")
+        check_crops(self)
         return DVAE(self, recipe)
 
 

@@ -13,6 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from zoo.cards import DecoderSpec
 from zoo.decoders.mae import MAEDecoder
 from zoo.errors import RecipeError
 from zoo.families import vit
@@ -20,9 +21,9 @@ from zoo.masking import draw_mask, visible_indices
 from zoo.patches import grid_of, hidden_error, normalise_patches, patchify, take
 from zoo.positions import sincos_positions
 from zoo.training import augment
-from zoo.training.backbones import check_family, check_sides
-from zoo.training.methods import Method, Step, Views
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.backbones import check_family, check_hidden, check_sides
+from zoo.training.methods import Method, Step, Views, masked_card
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,9 @@ class MAEConfig:
         counts = ("decoder_width", "decoder_depth", "decoder_heads")
         if wrong := [name for name in counts if getattr(self, name) < 1]:
             raise RecipeError(f"--method.{wrong[0]} is {getattr(self, wrong[0])}; give 1 or more")
-        if not 0 <= self.ratio < 1:
-            raise RecipeError(f"--method.ratio is {self.ratio}; give a share in [0, 1), such as 0.75")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.2")
+        if not 0 < self.ratio < 1:
+            raise RecipeError(f"--method.ratio is {self.ratio}; give a share in (0, 1), such as 0.75")
+        check_crops(self)
         step = math.lcm(4, self.decoder_heads)
         if self.decoder_width % step:
             near = max(step, round(self.decoder_width / step) * step)
@@ -71,6 +71,7 @@ class MAE(Method):
             recipe.arch.name, {**recipe.arch.arguments(), "drop_path_rate": recipe.arch.drop_path}
         )
         check_sides(recipe, self.backbone)
+        check_hidden(recipe, "random", config.ratio, vit.stride(self.backbone))
         self.pixels = MAEDecoder(
             self.backbone.num_features,
             config.decoder_width,
@@ -110,22 +111,20 @@ class MAE(Method):
         return self.pixels
 
     def card(self) -> dict[str, Any]:
-        patch = vit.stride(self.backbone)
-        return {
-            "kind": "generative",
-            "approach": "masked image modelling",
-            "decoder": {
-                "kind": "mae",
-                "width": self.config.decoder_width,
-                "depth": self.config.decoder_depth,
-                "heads": self.config.decoder_heads,
-                "patch": patch,
-                "mask_patch": patch,
-                "normalised_targets": self.config.normalised_targets,
-                "strategy": "random",
-                "ratio": self.config.ratio,
-            },
-        }
+        config, patch = self.config, vit.stride(self.backbone)
+        return masked_card(
+            DecoderSpec(
+                kind="mae",
+                width=config.decoder_width,
+                depth=config.decoder_depth,
+                heads=config.decoder_heads,
+                patch=patch,
+                mask_patch=patch,
+                normalised_targets=config.normalised_targets,
+                strategy="random",
+                ratio=config.ratio,
+            )
+        )
 
     def compiled(self) -> list[nn.Module]:
         return [*self.backbone.blocks, *self.pixels.blocks]

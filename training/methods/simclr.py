@@ -19,7 +19,7 @@ from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.heads import mlp
 from zoo.training.methods import Method, Step, Views
 from zoo.training.processes import gather_over_processes, rank, world
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class SimCLRConfig:
         for name in ("hidden", "out", "layers"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"--method.{name} is {getattr(self, name)}; give 1 or more")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.08")
+        check_crops(self)
         if not 0 <= self.blur <= 1:
             raise RecipeError(f"--method.blur is {self.blur}; give a probability, such as 0.5")
         # Hue turns by at most half the circle, 0.2 of it at s = 1.

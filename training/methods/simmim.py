@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from zoo.cards import DecoderSpec
 from zoo.decoders import simmim
-from zoo.errors import CardError, MaskError, RecipeError
+from zoo.errors import CardError, RecipeError
 from zoo.families import family
-from zoo.masking import draw_mask, hidden_count
+from zoo.masking import draw_mask
 from zoo.patches import grid_of, patchify
 from zoo.training import augment
-from zoo.training.backbones import backbone, blocks, check_family, check_sides
+from zoo.training.backbones import backbone, blocks, check_family, check_hidden, check_sides
 from zoo.training.methods import Method, Step, Views, masked_card
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,7 @@ class SimMIMConfig:
     def build(self, recipe: Recipe) -> SimMIM:
         if not 0 < self.ratio < 1:
             raise RecipeError(f"--method.ratio is {self.ratio}; give a share in (0, 1), such as 0.6")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.67")
+        check_crops(self)
         if self.clip is not None and not self.clip > 0:
             raise RecipeError(f"--method.clip is {self.clip}; give a number above 0, or None")
         return SimMIM(self, recipe)
@@ -125,10 +124,7 @@ def check_units(config: SimMIMConfig, module: nn.Module, recipe: Recipe) -> None
         if side % config.unit:
             near = max(config.unit, round(side / config.unit) * config.unit)
             raise RecipeError(f"{knob} is {side}, not a multiple of --method.unit {config.unit}; give {near}")
-        try:
-            hidden_count("random", grid_of(side, side, config.unit), config.ratio)
-        except MaskError as error:
-            raise RecipeError(f"{error}. {knob} is {side}, --method.unit {config.unit}") from error
+    check_hidden(recipe, "random", config.ratio, config.unit, f"--method.unit {config.unit}")
 
 
 def imagenet() -> Recipe:

@@ -13,7 +13,7 @@ from zoo.training import augment
 from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.chance import chance_level
 from zoo.training.methods import Method, Step, Views
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class SupervisedConfig:
             raise RecipeError(f"--method.classes is {self.classes}; give 2 or more")
         if not 0 <= self.smoothing < 1:
             raise RecipeError(f"--method.smoothing is {self.smoothing}; give a share in [0, 1), such as 0.1")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.08")
+        check_crops(self)
         return Supervised(self, recipe)
 
 

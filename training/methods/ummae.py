@@ -20,10 +20,10 @@ from zoo.cells import PATCH, check_halves
 from zoo.decoders import ummae
 from zoo.errors import MaskError, RecipeError, Unsupported
 from zoo.families import family
-from zoo.masking import as_seeds, draw_mask, hidden_count, visible_indices
+from zoo.masking import as_seeds, draw_mask, visible_indices
 from zoo.patches import grid_of, normalise_patches, patchify, take
 from zoo.training import augment
-from zoo.training.backbones import backbone, blocks, check_family, check_sides
+from zoo.training.backbones import backbone, blocks, check_family, check_hidden, check_sides
 from zoo.training.methods import Method, Step, Views, masked_card
 from zoo.training.methods.mae import MAEConfig, initialise_encoder
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
@@ -116,17 +116,15 @@ class UMMAE(Method):
 
 def check_masks(spec: DecoderSpec, module: nn.Module, recipe: Recipe) -> None:
     """RecipeError for masks that the encoder cannot take or that images of the recipe's sizes cannot have."""
-    sides = {"--data.size": recipe.data.size, "--arch.size": recipe.arch.size}
-    for knob, side in sides.items():
+    strategy = f"--method.strategy {spec.strategy}"
+    for knob, side in {"--data.size": recipe.data.size, "--arch.size": recipe.arch.size}.items():
         try:
             ummae.check_strategy(spec, module, spec.strategy)
-            hidden_count(spec.strategy, grid_of(side, side, spec.patch), spec.ratio)
             if recipe.arch.family != "vit":
                 check_halves(side, side, family(recipe.arch.family).stride(module))
         except MaskError as error:
-            raise RecipeError(
-                f"{error}. {knob} is {side}, --method.strategy {spec.strategy}, --method.ratio {spec.ratio}"
-            ) from error
+            raise RecipeError(f"{error}. {knob} is {side}, {strategy}") from error
+    check_hidden(recipe, spec.strategy, spec.ratio, spec.patch, strategy)
 
 
 def imagenet() -> Recipe:

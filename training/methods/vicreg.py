@@ -18,7 +18,7 @@ from zoo.training.backbones import backbone, blocks, check_sides, pooled, width
 from zoo.training.heads import mlp
 from zoo.training.methods import Method, Step, Views
 from zoo.training.processes import gather_over_processes
-from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
+from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class VICRegConfig:
                 raise RecipeError(f"--method.{name} is {getattr(self, name)}; give 0 or more")
         if self.hidden < 2:
             raise RecipeError(f"--method.hidden is {self.hidden}; give 2 or more")
-        if not 0 < self.min_scale <= 1:
-            raise RecipeError(f"--method.min_scale is {self.min_scale}; give a share in (0, 1], such as 0.08")
+        check_crops(self)
         return VICReg(self, recipe)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +24,8 @@ from zoo.training import augment
 from zoo.training.methods import Method, Step, Views
 from zoo.training.recipe import Optim, Recipe, Schedule
 from zoo.training.tuning.trained import Task, fit, forget, recipe_for, row_of, scored, told_right
+
+_log = logging.getLogger(__name__)
 
 HELD = 0.1
 
@@ -140,7 +143,10 @@ def probe_recipe(task: Task) -> Recipe:
 
 
 def probe_rows(task: Task) -> list[dict[str, Any]]:
-    """One row: top-1 of the head whose learning rate does best on training images that it did not see."""
+    """One row: top-1 of the head whose learning rate does best on training images that it did not see.
+
+    Where no class has two images, none can be held out: the middle rate is taken, and log and row say so.
+    """
     recipe, held = probe_recipe(task), held_out(task.train, task.seed)
     config, labels = cast(SweepConfig, recipe.method), task.train.labels
     assert labels is not None  # classes_of said so
@@ -148,17 +154,31 @@ def probe_rows(task: Task) -> list[dict[str, Any]]:
     marked = [label + task.classes * (i in held) for i, label in enumerate(labels)]
     state, folder = fit(task, method, recipe, dataclasses.replace(task.train, labels=marked))
     method.eval()
-    judges = task.train.subset(sorted(held))
+    swept: dict[str, Any] = {"lr": list(config.rates)}
+    if held:
+        best = _best(task, method, task.train.subset(sorted(held)))
+    else:
+        best, swept["untuned"] = (len(config.rates) - 1) // 2, "no class has two images"
+        _log.warning(
+            "%s has no class of two images, so none can be held out to choose the learning rate by: "
+            "linear_sgd takes %g, the middle of its sweep",
+            *(task.train.title, config.rates[best]),
+        )
+    told = told_right(task, method.backbone, nn.Sequential(method.norm, method.whole[best]))
+    swept["chosen lr"] = config.rates[best]
+    row = row_of("linear_sgd", task, task.train, [told], recipe, state.seconds / 60, **swept)
+    forget([folder])
+    return [row]
+
+
+def _best(task: Task, method: Sweep, judges: Source) -> int:
+    """Which rate's judged head tells most of the images of `judges` right; the lowest of equally good ones."""
+    rates = len(method.judged)
 
     def by_all(pooled: Tensor) -> Tensor:  # (B, D) -> (B, rates * classes)
         return torch.cat([head(method.norm(pooled)) for head in method.judged], dim=1)
 
     logits, truth = scored(task, method.backbone, by_all, judges)
-    guesses = logits.unflatten(1, (len(config.rates), task.classes)).argmax(2)  # (M, rates)
+    guesses = logits.unflatten(1, (rates, task.classes)).argmax(2)  # (M, rates)
     accuracies = (guesses == truth[:, None]).float().mean(0).tolist()
-    best = accuracies.index(max(accuracies))
-    told = told_right(task, method.backbone, nn.Sequential(method.norm, method.whole[best]))
-    swept = {"lr": list(config.rates), "chosen lr": config.rates[best]}
-    row = row_of("linear_sgd", task, task.train, [told], recipe, state.seconds / 60, **swept)
-    forget([folder])
-    return [row]
+    return max(range(rates), key=accuracies.__getitem__)

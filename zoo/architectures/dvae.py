@@ -66,8 +66,11 @@ class DVAEEncoder(nn.Module):
         in_chans: int = 3,
         num_classes: int = 0,
         global_pool: str = "avg",
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
+        if drop_path_rate:
+            raise ValueError(f"a discrete VAE drops no paths; leave out drop_path_rate={drop_path_rate}")
         if global_pool != "avg" or num_classes:
             raise ValueError("a discrete VAE pools the mean of its positions, and has no classifier")
         self.vocabulary, self.in_chans, self.num_classes = vocabulary, in_chans, 0

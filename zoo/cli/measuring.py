@@ -142,7 +142,7 @@ def _evaluate_arguments(parser: Parser) -> None:
         "--seed",
         type=int,
         default=0,
-        help="of a split made here, of lowshot's subsets, of probes and of fine-tuning (default: 0)",
+        help="of lowshot's subsets, of probes, of fine-tuning and of the intervals (default: 0)",
     )
     parser.add_argument(
         "--limit",
@@ -175,7 +175,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.knobs and not set(arguments.protocol) & set(TRAINING):
         raise UsageError(f"{arguments.knobs[0]} is a knob of the protocols that train: {', '.join(TRAINING)}")
     check_model(arguments)
-    train, test, origin = train_and_test(arguments.data, arguments.test, seed=arguments.seed)
+    train, test, origin = train_and_test(arguments.data, arguments.test)
     if arguments.limit is not None:
         if arguments.limit < 1:
             raise UsageError(f"--limit is {arguments.limit}; give 1 or more")

@@ -59,19 +59,30 @@ def measure(
 
         again = frozen_scores(untrained(encoder), train, test, frozen, seed=seed, **settings)
         rows += [{**row, "features": UNTRAINED} for row in again]
-        rows += pixel_scores(encoder, train, test, frozen, seed=seed)
+        votes = {name: settings[name] for name in ("k", "temperature") if name in settings}
+        rows += pixel_scores(encoder, train, test, frozen, seed=seed, **votes)
     if "reconstruction" in protocols:
         rows.append(filling_scores(encoder, test, seed=seed))
     return rows
 
 
 def pixel_scores(
-    encoder: Encoder, train: Source, test: Source, protocols: Sequence[str] = ("knn",), *, seed: int = 0
+    encoder: Encoder,
+    train: Source,
+    test: Source,
+    protocols: Sequence[str] = ("knn",),
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """The rows of `frozen_scores` for images as 16×16 pixels in [0, 1], cropped as the encoder crops them."""
     bank, queries = (raw_pixels(source, encoder.transform) for source in (train, test))
     facts = {"features": PIXELS, **facts_of(encoder, train, test, len(bank[0]), len(queries[0]))}
-    return [_row(protocol, bank, queries, facts, seed=seed) for protocol in protocols]
+    return [
+        _row(protocol, bank, queries, facts, seed=seed, k=k, temperature=temperature)
+        for protocol in protocols
+    ]
 
 
 def evaluate_frozen(

@@ -68,8 +68,8 @@ def compare(
     """k-NN and linear accuracy of each model's frozen features on one's own labelled images, in the order of `models`.
 
     data, test: as `zoo evaluate` takes them; the log says where the test images come from. baselines: a row for each
-    architecture untrained, too. limit: at most so many images of either split. seed: of a split made here, the linear
-    probe and the resampling. cache: features are kept here, by default in $ZOO_HOME, and a stopped comparison goes on.
+    architecture untrained, too. limit: at most so many images of either split. seed: of the linear probe and the
+    resampling. cache: features are kept here, by default in $ZOO_HOME, and a stopped comparison goes on.
     Raises DataError (unlabelled images, no models), and what `zoo.load` raises.
 
     >>> for row in zoo.compare("photos/", ["dino_vits16", "mae_vitb16"]):
@@ -80,7 +80,7 @@ def compare(
     for model in models:
         if isinstance(model, str | Path):
             find(model)  # a misspelt name must not end an hour of the others
-    train, tested, origin = train_and_test(data, test, seed=seed)
+    train, tested, origin = train_and_test(data, test)
     if limit is not None:
         train, tested = train.spread(limit), tested.spread(limit)
     classes_of(train, tested)

@@ -54,9 +54,9 @@ def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str
     """
     totals, count = torch.zeros(3, dtype=torch.float64), 0
     for indices in track(list(_batches(len(test))), "reconstructing"):
-        readable = list(_readable(encoder.transform, test, indices))
+        readable = dict(_readable(encoder.transform, test, indices))
         if readable:
-            totals += _errors(encoder, readable, seed + indices.start).sum(0).cpu()
+            totals += _errors(encoder, readable, indices, seed).sum(0).cpu()
             count += len(readable)
     if not count:
         raise DataError(f"none of the {len(test)} images of {test.title} can be read")
@@ -76,10 +76,16 @@ def filling_scores(encoder: Encoder, test: Source, *, seed: int = 0) -> dict[str
     }
 
 
-def _errors(encoder: Encoder, images: list[Tensor], seed: int) -> Tensor:
-    """(B, 3): errors of the model, the mean fill and the smooth fill."""
-    rec = encoder.reconstruct(torch.stack(images), seed=seed)
-    return torch.cat([rec.error[:, None], fill_errors(rec)], 1).double()
+def _errors(encoder: Encoder, readable: dict[int, Tensor], indices: range, seed: int) -> Tensor:
+    """(B, 3): errors of the model, the mean fill and the smooth fill on the readable images among `indices`.
+
+    A batch is masked by seeds that follow on each other, so black stands in for the others and is not counted.
+    """
+    black = torch.zeros_like(next(iter(readable.values())))
+    images = torch.stack([readable.get(i, black) for i in indices])
+    rec = encoder.reconstruct(images, seed=seed + indices.start)
+    errors = torch.cat([rec.error[:, None], fill_errors(rec)], 1).double()
+    return errors[[i - indices.start for i in readable]]
 
 
 def fill_errors(rec: Reconstruction) -> Tensor:
@@ -96,10 +102,10 @@ def _batches(count: int) -> Iterator[range]:
         yield range(start, min(start + BATCH, count))
 
 
-def _readable(transform: Transform, source: Source, indices: range) -> Iterator[Tensor]:
-    """(C, S, S) uint8 of each image that can be read, as `transform` crops it."""
+def _readable(transform: Transform, source: Source, indices: range) -> Iterator[tuple[int, Tensor]]:
+    """Index and (C, S, S) uint8 of each image that can be read, as `transform` crops it."""
     for i in indices:
         try:
-            yield torch.from_numpy(transform.levels(source.read(i))).movedim(-1, 0)
+            yield i, torch.from_numpy(transform.levels(source.read(i))).movedim(-1, 0)
         except ImageError:
             continue

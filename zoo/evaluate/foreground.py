@@ -36,8 +36,9 @@ def foreground_scores(
 ) -> dict[str, Any]:
     """Mean IoU with the object: of the best head, of the best centred box, and of the whole image.
 
-    data: parquet with an `image` and a `trimap` column. patches: along the short side of the enlarged image. Head and
-    box are the best of the first `choosing` images; the scores are those of the rest. Border pixels do not count.
+    data: parquet with an `image` and a `trimap` column, or a folder of such files, read in the order of their names.
+    patches: along the short side of the enlarged image. Head and box are the best of the first `choosing` images; the
+    scores are those of the rest. Border pixels do not count.
     Raises DataError, and Unsupported where the model has no class token.
     """
     rows = [
@@ -106,16 +107,25 @@ def _pairs(data: str | Path) -> Iterator[tuple[Image.Image, Tensor]]:
     """Images with their trimaps (H, W), row by row."""
     import pyarrow.parquet as pq
 
-    path = Path(data)
-    path = next(iter(sorted(path.glob("*.parquet"))), path) if path.is_dir() else path
-    if not path.is_file():
+    for path in _files(Path(data)):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=16, columns=["image", "trimap"]):
+                for row in batch.to_pylist():
+                    trimap = np.array(Image.open(io.BytesIO(row["trimap"]["bytes"])))
+                    yield read_image(row["image"]["bytes"]), torch.from_numpy(trimap)
+
+
+def _files(data: Path) -> list[Path]:
+    """The parquet file, or those of a folder by name. DataError where there is none, or one lacks a column."""
+    import pyarrow.parquet as pq
+
+    files = sorted(data.glob("*.parquet")) if data.is_dir() else [data]
+    if not files or not all(path.is_file() for path in files):
         raise DataError(f"no parquet file {str(data)!r}")
-    with pq.ParquetFile(path) as file:
-        if not {"image", "trimap"} <= set(file.schema_arrow.names):
+    for path in files:
+        names = pq.read_schema(path).names
+        if not {"image", "trimap"} <= set(names):
             raise DataError(
-                f"{path} has the columns {', '.join(file.schema_arrow.names)}; foreground needs `image` and `trimap`"
+                f"{path} has the columns {', '.join(names)}; foreground needs `image` and `trimap`"
             )
-        for batch in file.iter_batches(batch_size=16, columns=["image", "trimap"]):
-            for row in batch.to_pylist():
-                trimap = np.array(Image.open(io.BytesIO(row["trimap"]["bytes"])))
-                yield read_image(row["image"]["bytes"]), torch.from_numpy(trimap)
+    return files
