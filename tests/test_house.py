@@ -118,10 +118,20 @@ def contents(room: str) -> set[str]:
     return {path.relative_to(ROOT / room).as_posix() for path in files}
 
 
+LEFT_OUT = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["exclude"]
+
+
 @pytest.mark.parametrize("room", ["zoo", *ROOMS, "model_cards"])
 def test_wheel_holds_every_file_of_the_room(wheel: zipfile.ZipFile, room: str) -> None:
     prefix = "zoo" if room == "zoo" else f"zoo/{room}"
-    assert {f"{prefix}/{name}" for name in contents(room)} <= set(wheel.namelist())
+    inside = {name for name in contents(room) if f"{room}/{name.split('/')[0]}" not in LEFT_OUT}
+    assert {f"{prefix}/{name}" for name in inside} <= set(wheel.namelist())
+
+
+def test_wheel_is_small_and_leaves_only_weights_out(wheel: zipfile.ZipFile) -> None:
+    assert Path(str(wheel.filename)).stat().st_size < 45e6
+    assert all((ROOT / folder / "model.safetensors").is_file() for folder in LEFT_OUT)
+    assert not any(Path(folder).name in name for folder in LEFT_OUT for name in wheel.namelist())
 
 
 def test_source_archive_holds_the_rooms_where_they_lie(tmp_path: Path) -> None:
@@ -143,7 +153,8 @@ def test_wheel_works_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path
     found = python(code % ROOMS, cwd=tmp_path).split()
     assert found == [str(tmp_path / "zoo" / room / "__init__.py") for room in ("", *ROOMS)]
     names = "import zoo; print(*zoo.list_models())"
-    assert python(names, cwd=tmp_path) == python(names, cwd=ROOT) != ""
+    inside, here = (set(python(names, cwd=folder).split()) for folder in (tmp_path, ROOT))
+    assert here - inside == {Path(folder).name for folder in LEFT_OUT} and "dino_vits16" in inside
 
 
 # The arrows: import-linter reads the same contracts in `make check`

@@ -169,8 +169,10 @@ def imagenet_vit() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """A small Swin at 128 px, whose windows of 4 are the paper's share of the grid (6 at 192 px): one CPU core;
-    no result yet.
+    """A small Swin at 128 px, whose windows of 4 are the paper's share of the grid (6 at 192 px).
+
+    31 minutes on one CPU core, shared: 31.8 % k-NN on Imagenette (untrained 26.4), error on hidden pixels 0.66 of the
+    mean colour's (a smooth fill 0.84). The loss was falling still: more `--schedule.epochs` pay.
 
     zoo train simmim/imagenette DATA --out runs/simmim_swinmicro_imagenette
     """
