@@ -94,7 +94,9 @@ class Sentry:
             row |= {"feature_std": feature_std(everyone), "effective_rank": effective_rank(everyone)}
             row["width"], row["images"] = everyone.shape[1], everyone.shape[0]
         if isinstance(prototypes, Tensor):
-            row["dead_prototypes"] = self._dead(sum_over_processes(prototypes.float()) / world())
+            shares = sum_over_processes(prototypes.float()) / world()  # (K,), of all images
+            row["dead_prototypes"] = self._dead(shares)
+            row["prototype_entropy"] = torch.special.entr(shares).sum().item()
         self.rows.append(row)
         self._judge()
         return {key: value for key, value in row.items() if key not in ("chance", "width", "images")}
@@ -162,13 +164,11 @@ class Sentry:
 
     def _one_for_all(self, recent: list[Row]) -> None:
         """A teacher that names the same prototype whatever it sees: the loss goes to 0, and no feature need move."""
-        if not {"dead_prototypes", "teacher_entropy", "chance"} <= recent[-1].keys():
+        if not {"prototype_entropy", "teacher_entropy", "chance"} <= recent[-1].keys():
             return
-        few = 1 - 2.5 / math.exp(recent[-1]["chance"])  # of K prototypes two are left, give or take rounding
-        if all(
-            row["dead_prototypes"] > few and row["teacher_entropy"] < NEAR_ENTROPY * row["chance"]
-            for row in recent
-        ):
+        # Of each image's answers, and of all images' together: a sharp teacher of many answers has but the first low.
+        keys = ("teacher_entropy", "prototype_entropy")
+        if all(row.get(key, math.inf) < NEAR_ENTROPY * row["chance"] for row in recent for key in keys):
             raise Collapsed(
                 f"{self._since(recent)} the teacher names the same prototype for every image: its centre does not keep "
                 f"one from outweighing all. {self._loss(recent[-1])} {self._features(recent[-1])} {self._softer()}"

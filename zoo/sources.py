@@ -140,8 +140,8 @@ def train_and_test(
 ) -> tuple[Source, Source, str]:
     """Training images, test images, and one sentence that says where the test images come from.
 
-    `test` where given, else the validation or test split of `data`, else a `share` of it held out: the same images
-    every time, so that what one run trained on is never what another measures on.
+    `test` where given, else the validation or test split of `data`, else a `share` of it held out: of the same
+    images always the same ones, whatever a run's seed, so that none measures on what another trained on.
     Raises DataError as `open_source` does, and where the test images have classes the training images lack.
     """
     found = look(data)
@@ -184,7 +184,7 @@ def _held_out(whole: Source, share: float) -> tuple[Source, Source, str]:
     train = whole.subset([i for i in range(len(whole)) if i not in held])
     tested = dataclasses.replace(whole.subset(sorted(held)), split=f"held-out {share:.0%}")
     of_what = "every class" if whole.labels else "the images"
-    held_out = f"{share:.0%} of {of_what} held out, the same every time ({len(tested)} images)"
+    held_out = f"{share:.0%} of {of_what} held out, the same for every seed ({len(tested)} images)"
     return train, tested, f"No test split in {whole.title}: {held_out}."
 
 

@@ -400,7 +400,7 @@ def test_missing_images_leave_the_folder_free(tiny: Tiny, photos: Path, tmp_path
         ("dino/smoke", {"method": {"teacher_temperature": 0.0}}, "--method.teacher_temperature is 0.0"),
         ("dino/smoke", {"method": {"clip": 0.0}}, "--method.clip is 0.0; give a number above 0, or None"),
         ("dino/smoke", {"method": {"momentum": 1.5}}, "--method.momentum is 1.5; give a number in"),
-        ("dino/smoke", {"method": {"prototypes": 0}}, "--method.prototypes is 0; give 1 or more"),
+        ("dino/smoke", {"method": {"prototypes": 1}}, "--method.prototypes is 1; give 2 or more"),
         ("dino/smoke", {"method": {"local_crops": -1}}, "--method.local_crops is -1; give 0 or more"),
     ],
 )

@@ -250,10 +250,20 @@ def test_one_prototype_for_all_has_collapsed(plain: Recipe) -> None:
     says = "names the same prototype for every image.* --method.centre_momentum below 0.9 or a --method.teacher_t"
     with pytest.raises(Collapsed, match=says):
         look_at(plain, lambda step: 7 * 0.9**step, **told, teacher_entropy=0.0)
-    # A teacher between two answers at least, or with many: sharp, and nothing is wrong with that.
+    # A teacher that is torn between two answers, or that has two for different images: little, and no collapse.
     look_at(plain, lambda step: 0.7, **told, teacher_entropy=0.7)
-    few = torch.eye(1000)[:3].sum(0) / 3
-    look_at(plain, lambda step: 0.1, chance=chance, prototypes=few, teacher_entropy=0.0)
+    for count in (2, 1000):
+        two = torch.zeros(count).index_fill(0, torch.arange(2), 0.5)
+        look_at(plain, lambda step: 0.1, chance=math.log(count), prototypes=two, teacher_entropy=0.0)
+
+
+def test_one_prototype_for_all_may_be_another_later(plain: Recipe) -> None:
+    """The centre catches up with it, and the next one takes all; none is dead by then."""
+    sentry, features = Sentry(plain, START), spread(Generator().manual_seed(0))
+    told: dict[str, Any] = {"features": features, "chance": math.log(8), "teacher_entropy": 0.0}
+    with pytest.raises(Collapsed, match="names the same prototype for every image"):
+        for step in range(1, TOTAL + 1):
+            sentry.look(step, torch.tensor(0.1), {**told, "prototypes": torch.eye(8)[step // 10 % 8]})
 
 
 def test_dead_prototypes_are_counted(plain: Recipe) -> None:

@@ -224,7 +224,7 @@ def test_held_out_share_is_always_the_same_balanced_and_disjoint(tmp_path: Path)
         0: 4,
         1: 2,
     }  # a class of one stays in training
-    assert "20% of every class held out, the same every time" in said
+    assert "20% of every class held out, the same for every seed" in said
     assert train_and_test(root)[1].ids == test.ids
     more = folder(root, "a/new.png")
     assert len(set(train_and_test(more)[1].ids) & set(test.ids)) >= 5

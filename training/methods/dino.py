@@ -67,9 +67,9 @@ class DINOConfig:
         for name in ("student_temperature", "teacher_temperature", "warmup_temperature"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"--method.{name} is {getattr(self, name)}; give a number above 0")
-        for name in ("prototypes", "hidden", "bottleneck"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"--method.{name} is {getattr(self, name)}; give 1 or more")
+        for name, least in (("prototypes", 2), ("hidden", 1), ("bottleneck", 1)):
+            if getattr(self, name) < least:
+                raise RecipeError(f"--method.{name} is {getattr(self, name)}; give {least} or more")
         for name in ("local_crops", "temperature_epochs", "freeze_epochs"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"--method.{name} is {getattr(self, name)}; give 0 or more")
@@ -290,7 +290,7 @@ def imagenette() -> Recipe:
     """ViT-Tiny/16, 2×80 and 4×32 px: sized for two CPU cores.
 
     67 minutes on one CPU core, shared, from a masked autoencoder's weights: 53.7 % k-NN and 64.4 % linear on Imagenette
-    (untrained 29.9 and 37.2). From random weights so short a run learns next to nothing: give it more epochs.
+    (untrained 29.9 and 37.2). From random weights these epochs were not tried: expect to need more.
 
     zoo train dino/imagenette DATA --init mae_vitt16_imagenette --out runs/dino_vitt16_imagenette
     """

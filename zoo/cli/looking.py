@@ -132,7 +132,7 @@ def _demo_arguments(parser: Parser) -> None:
 def _demo(arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     # Importing torch and timm takes longer than the work itself.
-    print("looking at six photos with the two bundled encoders …\n", flush=True)
+    print("looking at six photos with two bundled encoders …\n", flush=True)
     from zoo.demo import run
 
     run(Path(arguments.out), began=began)

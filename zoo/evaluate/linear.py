@@ -112,10 +112,10 @@ def _fit(features: Tensor, labels: Tensor, l2: float, tolerance: float) -> Linea
     """Minimise mean cross-entropy + l2 / 2 * |W|^2 by L-BFGS from zero; the bias is free."""
     # Apple's GPU has no float64; elsewhere it lets the line search converge rather than stall on rounding.
     dtype = torch.float32 if features.device.type == "mps" else torch.float64
-    rounding, features = _rounding(features.dtype), features.to(dtype)
+    features = features.to(dtype)
     mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
-    # A constant feature's deviation is 0 or rounding, and must not be blown up to 1.
-    varies = scale > rounding * mean.abs()
+    # A constant feature's deviation is 0 or some steps of the encoder's float32, and must not be blown up to 1.
+    varies = scale > 100 * torch.finfo(torch.float32).eps * mean.abs()
     scale = torch.where(varies, scale, torch.ones_like(scale))
     inputs = (features - mean) / scale
     classes = int(labels.max()) + 1
@@ -142,12 +142,3 @@ def _fit(features: Tensor, labels: Tensor, l2: float, tolerance: float) -> Linea
     with torch.enable_grad():
         optimiser.step(closure)
     return LinearProbe(weight.detach(), bias.detach(), mean, scale, l2)
-
-
-def _rounding(dtype: torch.dtype) -> float:
-    """The largest deviation, as a share of the mean, that rounding may give a constant feature of that dtype.
-
-    A float32 encoder may be some steps of float32 off; in half precision a single step is larger than those.
-    """
-    steps = 100 * torch.finfo(torch.float32).eps
-    return max(steps, torch.finfo(dtype).eps) if dtype.is_floating_point else steps
