@@ -127,6 +127,21 @@ class Method(nn.Module):
         return []
 
 
+def light_decoder(kind: Any, config: Any, patch: int, **own: Any) -> DecoderSpec:
+    """The small transformer that a method's `decoder_…` knobs describe. patch: in pixels. own: its kind's alone."""
+    return DecoderSpec(
+        kind=kind,
+        width=config.decoder_width,
+        depth=config.decoder_depth,
+        heads=config.decoder_heads,
+        patch=patch,
+        mask_patch=patch,
+        normalised_targets=config.normalised_targets,
+        ratio=config.ratio,
+        **own,
+    )
+
+
 def masked_card(decoder: DecoderSpec | None) -> dict[str, Any]:
     """What the card of a masked-image model says of its method; without a decoder where nothing can be shown."""
     said = {"kind": "generative", "approach": "masked image modelling"}

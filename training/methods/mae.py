@@ -13,7 +13,6 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from zoo.cards import DecoderSpec
 from zoo.decoders.mae import MAEDecoder
 from zoo.errors import RecipeError
 from zoo.families import vit
@@ -22,7 +21,7 @@ from zoo.patches import grid_of, hidden_error, normalise_patches, patchify, take
 from zoo.positions import sincos_positions
 from zoo.training import augment
 from zoo.training.backbones import check_family, check_hidden, check_sides
-from zoo.training.methods import Method, Step, Views, masked_card
+from zoo.training.methods import Method, Step, Views, light_decoder, masked_card
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule, check_crops
 
 
@@ -111,20 +110,7 @@ class MAE(Method):
         return self.pixels
 
     def card(self) -> dict[str, Any]:
-        config, patch = self.config, vit.stride(self.backbone)
-        return masked_card(
-            DecoderSpec(
-                kind="mae",
-                width=config.decoder_width,
-                depth=config.decoder_depth,
-                heads=config.decoder_heads,
-                patch=patch,
-                mask_patch=patch,
-                normalised_targets=config.normalised_targets,
-                strategy="random",
-                ratio=config.ratio,
-            )
-        )
+        return masked_card(light_decoder("mae", self.config, vit.stride(self.backbone), strategy="random"))
 
     def compiled(self) -> list[nn.Module]:
         return [*self.backbone.blocks, *self.pixels.blocks]

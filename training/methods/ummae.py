@@ -24,7 +24,7 @@ from zoo.masking import as_seeds, draw_mask, visible_indices
 from zoo.patches import grid_of, normalise_patches, patchify, take
 from zoo.training import augment
 from zoo.training.backbones import backbone, blocks, check_family, check_hidden, check_sides
-from zoo.training.methods import Method, Step, Views, masked_card
+from zoo.training.methods import Method, Step, Views, light_decoder, masked_card
 from zoo.training.methods.mae import MAEConfig, initialise_encoder
 from zoo.training.recipe import Arch, Data, Optim, Recipe, Run, Schedule
 
@@ -59,17 +59,8 @@ class UMMAE(Method):
         self.backbone = backbone(recipe.arch, drop_path=recipe.arch.drop_path)
         check_sides(recipe, self.backbone)
         patch = self.family.stride(self.backbone) if recipe.arch.family == "vit" else PATCH
-        self.spec = DecoderSpec(
-            kind="ummae",
-            width=config.decoder_width,
-            depth=config.decoder_depth,
-            heads=config.decoder_heads,
-            patch=patch,
-            mask_patch=patch,
-            normalised_targets=config.normalised_targets,
-            strategy=config.strategy,
-            ratio=config.ratio,
-            secondary=config.secondary or None,
+        self.spec = light_decoder(
+            "ummae", config, patch, strategy=config.strategy, secondary=config.secondary or None
         )
         try:
             self.pixels = ummae.build(self.spec, self.backbone)

@@ -71,18 +71,15 @@ def pixel_scores(
     train: Source,
     test: Source,
     protocols: Sequence[str] = ("knn",),
-    *,
-    k: int = 20,
-    temperature: float = 0.07,
-    seed: int = 0,
+    **settings: Any,
 ) -> list[dict[str, Any]]:
-    """The rows of `frozen_scores` for images as 16×16 pixels in [0, 1], cropped as the encoder crops them."""
+    """The rows of `frozen_scores` for images as 16×16 pixels in [0, 1], cropped as the encoder crops them.
+
+    settings: k, temperature and seed, as there.
+    """
     bank, queries = (raw_pixels(source, encoder.transform) for source in (train, test))
     facts = {"features": PIXELS, **facts_of(encoder, train, test, len(bank[0]), len(queries[0]))}
-    return [
-        _row(protocol, bank, queries, facts, seed=seed, k=k, temperature=temperature)
-        for protocol in protocols
-    ]
+    return [_row(protocol, bank, queries, facts, **settings) for protocol in protocols]
 
 
 def evaluate_frozen(
