@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo.errors import DataError, RecipeError
 from zoo.files import sweep, write_json
 from zoo.sources import Source, open_source, splits, train_and_test
+from zoo.training.allocator import freed_memory_kept
 from zoo.training.beginning import start_from
 from zoo.training.checkpoint import Checkpoint
 from zoo.training.continued import claim_folder, which_images
@@ -190,7 +191,7 @@ def loop(
 
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
-    with Progress(out, recipe, state, steps.total, quiet=not main) as progress:
+    with freed_memory_kept(), Progress(out, recipe, state, steps.total, quiet=not main) as progress:
         method.train()
         started, saved = time.monotonic() - state.seconds, time.monotonic()
         for batch in loader(dataset, order, recipe.data.workers):
@@ -239,25 +240,31 @@ def train_step(
     seed: int,
     parts: int = 1,
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Forward and backward of each part of the batch, then the method's hooks and the optimiser: one step."""
+    """Forward and backward of each turn of each part of the batch, then the method's hooks and the optimiser."""
     # Drop path draws from torch's generator: seeded by the step, so that a resumed run repeats what it would draw.
     torch.manual_seed(hash((seed, step.index, accelerator.process_index)) % 2**63)
     losses, logs = list[Tensor](), list[Logs]()
-    for number, part in enumerate(parts_of(batch.to(accelerator.device), parts), start=1):
-        # Gradients add up in each process; with the last part's, processes tell each other the sum.
-        with nullcontext() if number == parts else accelerator.no_sync(method):
+    turns = [
+        (number == 0, views, part)
+        for part in parts_of(batch.to(accelerator.device), parts)
+        for number, views in enumerate(bare.turns(part.views))
+    ]
+    for left, (first, views, part) in zip(reversed(range(len(turns))), turns, strict=True):
+        # Gradients add up in each process; with the last turn's, processes tell each other the sum.
+        with accelerator.no_sync(method) if left else nullcontext():
             with accelerator.autocast():
                 taught = {} if bare.classes is None else {"labels": part.labels}
-                loss, told = method(part.views, step, part.noise, **taught)
+                loss, told = method(views, step, part.noise, **taught)
             accelerator.backward(loss / parts)
         losses.append(loss.detach())
-        logs.append(told)
+        if first:
+            logs.append(told)
     accelerator.unscale_gradients(optimizer)  # clipping must see them at their true size
     bare.before_step(step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     bare.after_step(step)
-    return torch.stack(losses).mean(), joined(logs)
+    return torch.stack(losses).sum() / parts, joined(logs)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: Step) -> float:

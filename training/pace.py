@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from zoo.files import write_json
 from zoo.training import engine
+from zoo.training.allocator import freed_memory_kept
 from zoo.training.data import CutViews, Order, loader
 from zoo.training.logs import read_log
 from zoo.training.optimisers import build_optimizer
@@ -34,7 +35,8 @@ def in_minutes(
     assert recipe.run.minutes is not None
     path = out / "pace.json"
     if not path.is_file():
-        seconds, over = _measured(accelerator, dataset, recipe)
+        with freed_memory_kept():
+            seconds, over = _measured(accelerator, dataset, recipe)
         mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), reduction="mean")
         if accelerator.is_main_process:
             write_json(path, {"seconds_per_step": float(mean), "over": over})

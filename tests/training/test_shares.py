@@ -80,18 +80,43 @@ class Toy(Method):
         return self
 
 
-@pytest.mark.parametrize(("parts", "forwards"), [(1, ["[3, 5, 7, 9]"]), (2, ["[3, 5]", "[7, 9]"])])
-def test_hooks_and_optimiser_come_once(parts: int, forwards: list[str]) -> None:
+NOISES = {1: ["[3, 5, 7, 9]"], 2: ["[3, 5]", "[7, 9]"]}
+
+
+@pytest.mark.parametrize("parts", NOISES)
+def test_hooks_and_optimiser_come_once(parts: int) -> None:
     toy = Toy()
     batch = Batch([torch.ones(4, 3, 2, 2)], torch.tensor([3, 5, 7, 9]), [])
     optimizer = torch.optim.SGD(toy.parameters(), lr=0.5)
     step = Step(5, 10, 2)
     loss, logs = train_step(Accelerator(cpu=True), toy, toy, optimizer, batch, step, seed=0, parts=parts)
     # (1 - 3)^2, (1 - 5)^2, (1 - 7)^2, (1 - 9)^2: mean 30; the gradient is the mean of 2 * (1 - noise).
-    assert toy.calls == [*(f"forward {each}" for each in forwards), "before -10", "after 6"]
+    assert toy.calls == [*(f"forward {each}" for each in NOISES[parts]), "before -10", "after 6"]
     assert float(loss) == 30 and not loss.requires_grad
     assert torch.equal(torch.as_tensor(logs["features"]), torch.ones(4, 1))
     assert logs["count"] == 4 / parts
+
+
+class InTurns(Toy):
+    """A loss of two terms, which the first and the second view make."""
+
+    def turns(self, views: list[Tensor]) -> list[list[Tensor]]:
+        return [[view] for view in views]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_turns_are_summed_and_the_first_is_logged(parts: int) -> None:
+    toy = InTurns()
+    batch = Batch([torch.ones(4, 3, 2, 2), 2 * torch.ones(4, 3, 2, 2)], torch.tensor([3, 5, 7, 9]), [])
+    optimizer = torch.optim.SGD(toy.parameters(), lr=0.5)
+    loss, logs = train_step(
+        Accelerator(cpu=True), toy, toy, optimizer, batch, Step(5, 10, 2), seed=0, parts=parts
+    )
+    # The means of (1 - noise)^2 and (2 - noise)^2 are 30 and 21; gradients, 2 and 4 * (view - noise), -10 and -16.
+    assert float(loss) == 51
+    assert toy.calls[-2:] == ["before -26", "after 14"]
+    assert toy.calls[: 2 * parts] == [f"forward {noise}" for noise in NOISES[parts] for _ in range(2)]
+    assert torch.equal(torch.as_tensor(logs["features"]), torch.ones(4, 1))
 
 
 def test_parts_hold_the_batch_in_order() -> None:

@@ -49,7 +49,7 @@ class Step:
 
 
 class Method(nn.Module):
-    """One method. The loop calls `method(views, step, noise)` and nothing else for the loss.
+    """One method. The loop calls `method(views, step, noise)` and nothing else for the loss, once per turn.
 
     What it logs may hold, besides numbers for the log, what the sentry reads:
     `features`, (B, D), pooled and detached, of one view of each image in the order of the batch; `chance`, the loss of
@@ -71,8 +71,16 @@ class Method(nn.Module):
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The loss and what to log. views: (B, C, h, w) each. noise: (B,) int64, one seed per image.
 
-        Called once per step, or for each part of its batch in turn (`Optim.accumulate`).
+        Called once per step and turn, for each part of the batch where it has several (`Optim.accumulate`).
         """
+
+    def turns(self, views: list[Tensor]) -> list[list[Tensor]]:
+        """What `forward` is given, one after the other, and whose losses make its own as a sum; all once by default.
+
+        A method whose loss is a sum of terms that share no activation names them here: gradients of one are taken
+        before the next is computed, so that only one's activations are held. What the first logs is logged.
+        """
+        return [views]
 
     def param_groups(self, optim: Optim) -> list[dict[str, Any]]:
         """Trainable parameters in two groups: matrices, which decay, and those that never do.

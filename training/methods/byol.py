@@ -74,23 +74,25 @@ class BYOL(Method):
 
         return pair
 
+    def turns(self, views: list[Tensor]) -> list[list[Tensor]]:
+        """Each view once as what is seen: both terms of the symmetrised loss (Equation 2)."""
+        view, other = views
+        return [[view, other], [other, view]]
+
     def forward(
         self, views: list[Tensor], step: Step, noise: Tensor
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The symmetrised loss (Equation 2): each view's prediction of the other's target. views: two (B, C, H, W)."""
-        # A view at a time: batch norm's statistics are one view's, as the authors have them.
+        """One term of the loss: what the first view tells of the other's target. views: two (B, C, H, W)."""
+        view, other = views
         with torch.no_grad():
-            targets = [self.target_projector(pooled(self.target, view)) for view in views]
-        features, guesses = list[Tensor](), list[Tensor]()
-        # A view to its end, then the other: its activations are gone when the other's gradients are added to its own.
-        for view in views:
-            features.append(pooled(self.online, view))
-            guesses.append(self.predictor(self.online_projector(features[-1])))
-        loss = regression(guesses[0], targets[1]) + regression(guesses[1], targets[0])
+            target = self.target_projector(pooled(self.target, other))
+        # Batch norm's statistics are one view's, as the authors have them.
+        features = pooled(self.online, view)
+        loss = regression(self.predictor(self.online_projector(features)), target)
         return loss, {
             "momentum": self.momentum(step),
-            "target_std": spread_of(targets[0]),
-            "features": features[0].detach(),
+            "target_std": spread_of(target),
+            "features": features.detach(),
         }
 
     def momentum(self, step: Step) -> float:
