@@ -165,18 +165,27 @@ def _opened(found: Found, split: str | None) -> Source:
     return FolderSource(found.name, its_split, chosen, labels, classes, found.root)
 
 
+def share_of_each_class(source: Source, share: float, seed: int) -> set[int]:
+    """Indices of that share of every class, or of all where there are no labels, drawn by `seed` from the ids.
+
+    One image of a class at least, and none of a class with a single one. More images move hardly any other.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for i in range(len(source)):
+        members[source.labels[i] if source.labels else 0].append(i)
+    drawn: set[int] = set()
+    for indices in members.values():
+        indices.sort(key=lambda i: rank(seed, source.ids[i]))
+        count = min(max(1, round(share * len(indices))), len(indices) - 1)
+        drawn.update(indices[:count])
+    return drawn
+
+
 def _held_out(whole: Source, share: float) -> tuple[Source, Source, str]:
-    """Hold a share of every class out, ranked by a hash of its id: more images move hardly any other."""
+    """Hold a share of every class out: the same for every seed of a run or a protocol."""
     if not 0 < share < 1:
         raise DataError(f"the share held out must lie between 0 and 1, not {share}")
-    members: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(whole)):
-        members[whole.labels[i] if whole.labels else 0].append(i)
-    held: set[int] = set()
-    for indices in members.values():
-        indices.sort(key=lambda i: rank(0, whole.ids[i]))
-        count = min(max(1, round(share * len(indices))), len(indices) - 1)
-        held.update(indices[:count])
+    held = share_of_each_class(whole, share, seed=0)
     if not held:
         raise DataError(
             f"{whole.title!r} has too few images to hold a test split out of ({len(whole)}): pass a test set"

@@ -236,6 +236,7 @@ def test_embed_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         capsys, "evaluate", DINO, data, "--protocol", "knn", "--weights", "random", "--json", str(scores)
     )
     assert code == 0 and out.splitlines()[1].startswith("knn") and "Tested on the 6 images" in err
+    assert "6 test images: too few" in err
     assert json.loads(scores.read_text())[0]["n_train"] == 6
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 
 from zoo.encoder import Encoder
 from zoo.errors import RecipeError
-from zoo.sources import Source, rank
+from zoo.sources import Source, share_of_each_class
 from zoo.training import augment
 from zoo.training.methods import Method, Step, Views
 from zoo.training.recipe import Optim, Recipe, Schedule
@@ -27,7 +26,7 @@ from zoo.training.tuning.trained import Task, fit, forget, recipe_for, row_of, s
 
 _log = logging.getLogger(__name__)
 
-HELD = 0.1
+HELD = 0.1  # of every class, to choose the rate by
 
 
 @dataclass(frozen=True)
@@ -114,19 +113,6 @@ def zero_head(width: int, classes: int) -> nn.Linear:
     return head
 
 
-def held_out(source: Source, seed: int) -> set[int]:
-    """A tenth of every class, drawn by `seed`; none of a class with a single image."""
-    assert source.labels is not None  # classes_of said so
-    members: dict[int, list[int]] = defaultdict(list)
-    for i, label in enumerate(source.labels):
-        members[label].append(i)
-    chosen: set[int] = set()
-    for indices in members.values():
-        count = min(max(1, round(HELD * len(indices))), len(indices) - 1)
-        chosen.update(sorted(indices, key=lambda i: rank(seed, source.ids[i]))[:count])
-    return chosen
-
-
 def probe_recipe(task: Task) -> Recipe:
     """SGD with momentum 0.9, a cosine, 100 epochs of crops and flips, no weight decay, as DINO's.
 
@@ -147,7 +133,7 @@ def probe_rows(task: Task) -> list[dict[str, Any]]:
 
     Where no class has two images, none can be held out: the middle rate is taken, and log and row say so.
     """
-    recipe, held = probe_recipe(task), held_out(task.train, task.seed)
+    recipe, held = probe_recipe(task), share_of_each_class(task.train, HELD, task.seed)
     config, labels = cast(SweepConfig, recipe.method), task.train.labels
     assert labels is not None  # classes_of said so
     method = Sweep(config, recipe, task.encoder, task.classes)

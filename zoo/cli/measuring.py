@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from zoo.encoder import Encoder
     from zoo.sources import Source
 
+# Fewer test images than this leave an interval of tens of points.
+FEW = 50
+
 PHRASES = {
     "knn": "frozen features, labels of the nearest training images",
     "linear": "frozen features, a linear classifier fit by L-BFGS",
@@ -185,6 +188,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     scores = _scores(arguments, encoder, train, test)
     rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
     print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
+    if len(test) < FEW:
+        print(
+            f"{counted(len(test), 'test image')}: too few to tell models apart; --test DATA2 takes others",
+            file=sys.stderr,
+        )
     if arguments.json:
         write_json(arguments.json, scores)
     if arguments.write_card:

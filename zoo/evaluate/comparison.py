@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,7 +132,11 @@ def _features(
     told = (weights_hash(encoder), repr(encoder.transform), images_hash(source, range(len(source))))
     key = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
     folder = place / f"{encoder.card.name}-{features}-{key}".replace("/", "--")
-    before, began = len(parts(folder)), time.perf_counter()
+    before = len(parts(folder))
+    if not before:
+        # A first call is slow, and no measure of speed.
+        encoder(np.zeros((64, 64, encoder.transform.channels), np.uint8))
+    began = time.perf_counter()
     extract(encoder, source, folder)
     seconds = time.perf_counter() - began
     _, labels, arrays = read_features(folder)
