@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,9 +38,8 @@ from zoo.training.recipe import Recipe
 BATCH = {"mae": 8, "dino": 4, "simclr": 8, "byol": 8}
 MIDDLE = Step(50, 100, 10)  # past the warm-up and whatever is frozen at first
 EACH, MEDIAN = 1.0, 1.2
+KEPT = ("ours", "lightly_tuned")  # whose freed memory is kept for the next step, as our loop does
 ROUNDS = 6  # a multiple of three, so that each is first as often
-
-_step: Callable[[], object]  # of a process that measures one
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ class Row:
         return f"{self.method}, {self.recipe.arch.name}, {sizes}, {threads} threads"
 
     def ours(self) -> Callable[[], object]:
-        """The engine's step, and what its loop does with memory."""
-        freed_memory_kept().__enter__()
+        """The engine's step."""
         torch.manual_seed(0)
         accelerator = start_accelerator("no", cpu=True)
         bare = self.recipe.method.build(self.recipe)
@@ -88,8 +86,7 @@ class Row:
         return self._plain(tuned=False)
 
     def lightly_tuned(self) -> Callable[[], object]:
-        """The plain loop's, with our layout, our AdamW and our way with memory."""
-        freed_memory_kept().__enter__()
+        """The plain loop's, with our layout and our AdamW."""
         return self._plain(tuned=True)
 
     def _plain(self, tuned: bool) -> Callable[[], object]:
@@ -135,31 +132,21 @@ def alone(method: str, name: str, side: str) -> float:
         return pool.submit(peak, method, name, side).result()
 
 
-def begin(method: str, name: str, side: str) -> None:
-    """Build a step in this process, for `timed`."""
-    global _step
-    _step = getattr(Row.of(method, name), side)()
-
-
-def timed() -> float:
-    """Seconds of one."""
-    return seconds(_step)
+def second(step: Callable[[], object], side: str) -> float:
+    """Seconds of the second of two steps, with the memory that the first left where the loop of that side keeps it."""
+    with freed_memory_kept() if side in KEPT else nullcontext():
+        step()
+        return seconds(step)
 
 
 def compared(method: str, name: str) -> tuple[bool, float]:
     """Print one method's time and memory; whether both are no worse, and how many times faster ours is."""
     sides = ["ours", "lightly", "lightly_tuned"]
     memory = {side: alone(method, name, side) for side in sides}
-    with ExitStack() as stack:
-        pools = {
-            side: stack.enter_context(
-                ProcessPoolExecutor(1, get_context("spawn"), begin, (method, name, side))
-            )
-            for side in sides
-        }
-        found = in_turn({side: lambda _, p=p: p.submit(timed).result() for side, p in pools.items()}, ROUNDS)
-    title = Row.of(method, name).title()
-    good = report(title, "s a step", found, [Target("lightly", "ours", EACH, at_least=True)])
+    row = Row.of(method, name)
+    steps = {side: getattr(row, side)() for side in sides}
+    found = in_turn({side: lambda _, s=side: second(steps[s], s) for side in sides}, ROUNDS)
+    good = report(row.title(), "s a step", found, [Target("lightly", "ours", EACH, at_least=True)])
     held = memory["lightly"] / memory["ours"]
     told = ", ".join(f"{side} {each:.0f} MiB" for side, each in memory.items())
     times = statistics.median(

@@ -120,8 +120,10 @@ class DINOHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> logits (B, K), each the cosine of the bottleneck and a prototype, times its gain."""
         z = F.normalize(self.mlp(x), dim=-1)
-        cosines = F.linear(z, F.normalize(self.last_layer, dim=-1))
-        return cosines if self.last_gain is None else cosines * self.last_gain[:, 0]
+        length = torch.linalg.vector_norm(self.last_layer, dim=-1).clamp(min=1e-12)  # (K,)
+        gain: Tensor = 1 / length if self.last_gain is None else self.last_gain[:, 0] / length
+        # Products are scaled, not the K prototypes before them, of which there are far more numbers.
+        return F.linear(z, self.last_layer) * gain
 
 
 class DINO(Method):
