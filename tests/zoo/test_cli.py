@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -238,6 +239,29 @@ def test_embed_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert code == 0 and out.splitlines()[1].startswith("knn") and "Tested on the 6 images" in err
     assert "6 test images: too few" in err
     assert json.loads(scores.read_text())[0]["n_train"] == 6
+
+
+@pytest.mark.parametrize(("images", "learnt"), [(12, True), (9, False)])
+def test_evaluate_says_when_test_images_were_trained_on(
+    images: int, learnt: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Training with --test takes all of undivided data, of which evaluating without it holds a share out."""
+    from zoo.cards import write_card
+    from zoo.registry import card, find
+
+    data, model = tmp_path / "shades", tmp_path / "mine"
+    for split in ("train", "val"):
+        for image in two_shades(tmp_path / "divided").glob(f"{split}/*/*.png"):
+            to = data / image.parent.name / f"{split}_{image.name}"
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, to)
+    shutil.copytree(find(DINO), model)
+    training = card(model).training
+    assert training is not None
+    own = dataclasses.replace(training, data="shades", images=images)
+    write_card(dataclasses.replace(card(model), training=own), model / "README.md")
+    code, _, err = answer(capsys, "evaluate", str(model), str(data), "--size", "32")
+    assert code == 0 and ("was trained on all of shades" in err) == learnt
 
 
 def test_embed_names_its_own_remedies(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ _HEAD = f"""\
 # The models
 
 Made from the cards by `zoo list --markdown models`. Numbers are top-1 in % on {IMAGENET}, as each card's source
-published them, or marked with the data they are on; *tuned* is fine-tuned with labels, or supervised. Weights from
-`hub` and `url` are fetched when a model is first loaded; why a `file` cannot be, and what to pass instead, is on its
-card. The licences are those of the weights. ImageNet's images, which most models saw, are for non-commercial research
-and education only; whether that binds a model is for a lawyer to say."""
+published them, or marked with the data they are on; *tuned* is fine-tuned with labels, or supervised. Weights that are
+`bundled` lie in the checkout, and the README says which of them a wheel carries; those from `hub` and `url` are fetched
+when a model is first loaded; why a `file` cannot be, and what to pass instead, is on its card. The licences are those
+of the weights. ImageNet's images, which most models saw, are for non-commercial research and education only; whether
+that binds a model is for a lawyer to say."""
 
 
 def models_page(cards: Iterable[ModelCard]) -> str:

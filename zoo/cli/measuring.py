@@ -178,13 +178,19 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.knobs and not set(arguments.protocol) & set(TRAINING):
         raise UsageError(f"{arguments.knobs[0]} is a knob of the protocols that train: {', '.join(TRAINING)}")
     check_model(arguments)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
     train, test, origin = train_and_test(arguments.data, arguments.test)
-    if arguments.limit is not None:
-        if arguments.limit < 1:
-            raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
-        train, test = train.spread(arguments.limit), test.spread(arguments.limit)
     encoder = load_model(arguments, arguments.size)
     print(origin, file=sys.stderr)
+    if _learnt_from(encoder, train, test):
+        print(
+            f"{encoder.card.name} was trained on all of {train.name}, these test images too: "
+            "take those of its own --test, or others",
+            file=sys.stderr,
+        )
+    if arguments.limit is not None:
+        train, test = train.spread(arguments.limit), test.spread(arguments.limit)
     scores = _scores(arguments, encoder, train, test)
     rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
     print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
@@ -200,6 +206,20 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
         told = [results_of(score, test, _command(arguments, score["protocol"])) for score in scores]
         write_results(arguments.model, [result for each in told for result in each])
+
+
+def _learnt_from(encoder: Encoder, train: Source, test: Source) -> bool:
+    """Whether test images that were held out just now are among those that the encoder's training had.
+
+    So it is where `zoo train DATA --test OTHERS` was given all of undivided data.
+    """
+    training = encoder.card.training
+    return (
+        training is not None
+        and (test.split or "").startswith("held-out")
+        and training.data == train.title
+        and training.images > len(train)
+    )
 
 
 def _scores(
