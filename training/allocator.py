@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,29 +14,38 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _SETTLED = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20, _MMAP_MAX: 65536}
 # No block of its own for a large tensor, which would go back to the system with it, and no trimming of the heap's end.
 _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+# Whoever set one of these has chosen already.
+_CHOSEN = ("MALLOC_", "GLIBC_TUNABLES")
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Within it, tensors on the CPU get memory that others have left, and the process keeps the most it ever needed.
+    """Within it, tensors that the main thread makes on the CPU get memory that others have left; not to be nested.
 
-    At its end what is free goes back to the system. Of use where the C library is glibc; elsewhere nothing happens.
+    The process keeps what it needed at most, and a little for gaps; what is free at the end goes back to the system.
+    Where the C library is not glibc, or the environment says how it is to manage memory, nothing happens.
     """
-    libc = _glibc()
-    if libc is None:
+    if (libc := _glibc()) is None:
         yield
         return
     _set(libc, _KEPT)
     try:
         yield
     finally:
+        give_back()
+
+
+def give_back() -> None:
+    """Manage memory as glibc does by itself: at the end, and in a process that was forked within."""
+    if (libc := _glibc()) is not None:
         _set(libc, _SETTLED)
         libc.malloc_trim(0)
 
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    chosen = any(name.startswith(_CHOSEN) for name in os.environ)
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" and not chosen else None
 
 
 def _set(libc: ctypes.CDLL, parameters: dict[int, int]) -> None:

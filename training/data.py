@@ -26,6 +26,7 @@ from zoo.masking import splitmix64
 from zoo.progress import track
 from zoo.sources import Source
 from zoo.training import memory
+from zoo.training.allocator import give_back
 from zoo.training.methods import Views
 from zoo.training.recipe import Recipe
 from zoo.training.unpacked import is_remote, unpacked
@@ -221,7 +222,7 @@ def loader(dataset: CutViews, order: Order, workers: int) -> DataLoader[Batch]:
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
         multiprocessing_context="fork" if workers else None,
     )
 
@@ -237,6 +238,7 @@ def _alone() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _one_thread(worker: int) -> None:
-    """A worker that starts a thread pool of its own only fights the model for the cores."""
+def _begin_worker(worker: int) -> None:
+    """A worker that starts a thread pool of its own, or keeps memory, only takes them from the model."""
     torch.set_num_threads(1)
+    give_back()

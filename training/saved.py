@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,8 @@ def saved_bytes(module: nn.Module, loss: Callable[[], Tensor]) -> int:
 def step_bytes(recipe: Recipe) -> dict[str, int]:
     """The same of a step of the recipe, uncompiled, in its precision, on pixels that are noise.
 
-    `batch`: images that a pass holds, of a batch in `optim.accumulate` parts. For methods that learn without labels;
-    views have the sizes that they cut from a photo.
+    `batch`: images that a pass holds, of a batch in `optim.accumulate` parts; of several turns (`Method.turns`), the
+    one that holds most. For methods that learn without labels; views have the sizes that they cut from a photo.
     """
     accelerator = start_accelerator(recipe.run.precision)
     torch.manual_seed(recipe.run.seed)
@@ -45,9 +46,10 @@ def step_bytes(recipe: Recipe) -> dict[str, int]:
     shapes = [view.shape for view in method.views()(photo, draw)]
     views = [torch.randn(batch, *shape, generator=draw).to(accelerator.device) for shape in shapes]
 
-    def loss() -> Tensor:
+    def loss(turn: list[Tensor]) -> Tensor:
         with accelerator.autocast():
-            value: Tensor = method(views, Step(0, 10, 5), torch.arange(batch))[0]
+            value: Tensor = method(turn, Step(0, 10, 5), torch.arange(batch))[0]
         return value
 
-    return {"bytes": saved_bytes(method, loss), "batch": batch}
+    held = [saved_bytes(method, partial(loss, turn)) for turn in method.turns(views)]
+    return {"bytes": max(held), "batch": batch}

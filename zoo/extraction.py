@@ -107,7 +107,7 @@ def extract(
     source = source if isinstance(source, Source) else open_source(source)
     outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if batch_size is None:
-        batch_size = CPU_BATCH if encoder.device.type == "cpu" else GPU_BATCH
+        batch_size = default_batch(encoder)
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and value < least:
             raise DataError(f"{name} must be at least {least}, not {value}")
@@ -119,6 +119,11 @@ def extract(
     folder = Path(out).expanduser()
     _to_folder(job, run, folder, {"grid": list(example.grid), "dtype": dtype}, resume)
     return folder
+
+
+def default_batch(encoder: Encoder) -> int:
+    """Images that go through the network at once where nobody says how many."""
+    return CPU_BATCH if encoder.device.type == "cpu" else GPU_BATCH
 
 
 def _engine(name: str) -> _Engine:

@@ -4,10 +4,10 @@ Both begin with the same weights of the encoder and read the same JPEG files, wh
 `data.side`, in the recipe's precision on all processors, nothing compiled: ours decodes them once, the plain loop as
 DataLoaders do; its workers are as many as make it fastest here. Batch, optimiser, crops, colours and blur are the
 recipe's on both sides, and every schedule goes by the share of the minutes that is over. Ours takes torch's fused
-AdamW, and holds a ResNet's channels side by side; the plain loop does as lightly's guides: `training` shows what those
-two are worth. The minutes are of steps, and those of the plain loop last as long as ours did; what ours spends before
-its first step is told. Both networks are then scored alike: of one seed, so that a difference within the intervals
-beside it may as well be the other way round.
+AdamW, holds a ResNet's channels side by side and keeps freed memory; the plain loop does as lightly's guides:
+`training` shows what those three are worth. The minutes are of steps, and those of the plain loop last as long as ours
+did; what ours spends before its first step is told. Both networks are then scored alike: of one seed, so that a
+difference within the intervals beside it may as well be the other way round.
 """
 
 from __future__ import annotations

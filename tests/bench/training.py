@@ -3,9 +3,10 @@
 Whole steps (loss, gradients, clipping, optimiser, moving averages) of the papers' own recipes, or of those asked for by
 --recipe, in float32 on all processors, neither side compiled, on views that lie in memory. Ours is the engine's step,
 the rival `lightly_steps.py`'s: the same network, batch, optimiser and schedule. Our ResNets hold their channels side by
-side (`channels_last`), and our AdamW is torch's fused one, neither of which lightly's guides ask for: a third row shows
-the rival with both, and so how much of the gain is theirs. Peak memory is counted, not sampled, in a process of its
-own: bytes that torch holds at most from building a method to the end of its second step.
+side (`channels_last`), our AdamW is torch's fused one, and our loop keeps freed memory for its next step
+(`training/allocator.py`), none of which lightly's guides ask for: a third row shows the rival with all three, and so
+how much of the gain is theirs. Peak memory is counted, not sampled, in a process of its own: bytes that torch holds at
+most from building a method to the end of its second step. It does not see what keeping freed memory costs.
 """
 
 from __future__ import annotations

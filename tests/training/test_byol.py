@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Generator, Tensor
 
+from zoo.training.data import Batch
+from zoo.training.engine import train_step
 from zoo.training.methods import Step, recipe
 from zoo.training.methods.byol import BYOL, BYOLConfig, regression
 from zoo.training.recipe import Recipe
@@ -67,6 +73,61 @@ def test_each_view_predicts_the_other(small: Callable[..., BYOL]) -> None:
             z = method.target_projector(method.target(there))
             slow.append(sum(map(slow_distance, q.tolist(), z.tolist())) / len(q))
     assert losses == pytest.approx(slow, abs=1e-4)
+
+
+def one_step(method: BYOL, views: list[Tensor]) -> tuple[float, list[Tensor]]:
+    """The loss of the engine's step, and the gradients that its optimiser finds."""
+    trained = [p for p in method.parameters() if p.requires_grad]
+    found: list[Tensor] = []
+
+    class Reading(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            found.extend(p.grad.clone() for p in trained if p.grad is not None)
+
+    batch = Batch(views, NOISE, [])
+    loss, _ = train_step(Accelerator(cpu=True), method, method, Reading(trained, lr=0.0), batch, STEP, seed=0)
+    return float(loss), found
+
+
+def test_a_step_takes_the_gradients_of_the_symmetrised_loss(small: Callable[..., BYOL]) -> None:
+    """Equation 2, both terms at once."""
+    method, views = small(), pair()
+    move_apart(method)
+    guesses = [method.predictor(method.online_projector(method.online(view))) for view in views]
+    with torch.no_grad():
+        targets = [method.target_projector(method.target(view)) for view in views]
+    both = regression(guesses[0], targets[1]) + regression(guesses[1], targets[0])
+    wanted = torch.autograd.grad(both, [p for p in method.parameters() if p.requires_grad])
+    loss, found = one_step(method, views)
+    assert loss == pytest.approx(both.item(), abs=1e-5)
+    mine, slow = (torch.cat([each.flatten() for each in gradients]) for gradients in (found, wanted))
+    assert float((mine - slow).norm() / slow.norm()) < 1e-4
+
+
+def test_a_step_holds_the_activations_of_one_view(small: Callable[..., BYOL]) -> None:
+    """What autograd keeps of the first view is gone before the second is looked at."""
+    method, alive, before = small(), WeakSet[Kept](), list[int]()
+
+    def look(*_: object) -> None:
+        gc.collect()
+        before.append(len(alive))
+
+    def keep(tensor: Tensor) -> Kept:
+        kept = Kept(tensor)
+        alive.add(kept)
+        return kept
+
+    method.online.get_submodule("patch_embed").register_forward_pre_hook(look)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        one_step(method, pair())
+    assert before == [0, 0]
+
+
+class Kept:
+    """A tensor that autograd keeps."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 # The target

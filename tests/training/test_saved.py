@@ -47,7 +47,7 @@ def test_a_storage_counts_once_and_nothing_without_gradients() -> None:
         assert saved_bytes(module, lambda: (x * x).sum()) == 0
 
 
-@pytest.mark.parametrize("name", ["mae/smoke", "dino/smoke", "simclr/smoke"])
+@pytest.mark.parametrize("name", ["mae/smoke", "dino/smoke", "simclr/smoke", "byol/smoke"])
 def test_a_step_keeps_more_of_larger_batches(tiny: Callable[..., Recipe], name: str) -> None:
     """In proportion, but for what does not grow with them; the same whenever it is counted."""
     few, many = (tiny(name, optim={"batch": batch}) for batch in (4, 16))

@@ -21,6 +21,7 @@ from zoo.errors import DataError, UnknownModel
 from zoo.evaluate import frozen_scores
 from zoo.evaluate.comparison import Compared, compare, verdict
 from zoo.evaluate.intervals import Score, resampled
+from zoo.extraction import CPU_BATCH
 from zoo.sources import train_and_test
 
 DINO = "dino_vitt16_imagenette"
@@ -59,14 +60,14 @@ def test_features_are_made_once(tiny: Encoder, stripes: Path, tmp_path: Path) ->
 
     counted = Counted(tiny.card, tiny.module, tiny.decoder)
     first = compare(stripes, [counted], cache=tmp_path / "cache")
-    # Every picture; for either split a black one that warms up, and one whose shapes are taken.
-    assert sum(seen) == 48 + 2 + 2
+    # Every picture; for either split a batch of black ones that warms up, and one whose shapes are taken.
+    assert sum(seen) == 48 + 2 * (CPU_BATCH + 1)
     seen.clear()
     assert compare(stripes, [counted], cache=tmp_path / "cache") == first and sum(seen) == 2
     (stripes / "val" / "flat" / "0.png").write_bytes((stripes / "val" / "tall" / "0.png").read_bytes())
     seen.clear()
     compare(stripes, [counted], cache=tmp_path / "cache")
-    assert sum(seen) == 24 + 2 + 1  # another picture of that name is another set to test on
+    assert sum(seen) == 24 + CPU_BATCH + 2  # another picture of that name is another set to test on
 
 
 @pytest.mark.parametrize(("right", "count"), [(50, 100), (3, 20), (3900, 4000)])

@@ -77,8 +77,10 @@ class Method(nn.Module):
     def turns(self, views: list[Tensor]) -> list[list[Tensor]]:
         """What `forward` is given, one after the other, and whose losses make its own as a sum; all once by default.
 
-        A method whose loss is a sum of terms that share no activation names them here: gradients of one are taken
-        before the next is computed, so that only one's activations are held. What the first logs is logged.
+        A method whose loss is a sum of terms that share no activation names them here, and its `forward` is one term:
+        gradients of one are taken before the next is computed, so that only one's activations are held. What the
+        first logs is logged. The last must reach every parameter that another reaches, for with it processes share
+        their gradients.
         """
         return [views]
 

@@ -120,9 +120,11 @@ class DINOHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> logits (B, K), each the cosine of the bottleneck and a prototype, times its gain."""
         z = F.normalize(self.mlp(x), dim=-1)
+        if self.last_gain is None and len(z) >= self.last_layer.shape[1]:
+            return F.linear(z, F.normalize(self.last_layer, dim=-1))
+        # The products are scaled anyway, or are fewer numbers than the prototypes.
         length = torch.linalg.vector_norm(self.last_layer, dim=-1).clamp(min=1e-12)  # (K,)
         gain: Tensor = 1 / length if self.last_gain is None else self.last_gain[:, 0] / length
-        # Products are scaled, not the K prototypes before them, of which there are far more numbers.
         return F.linear(z, self.last_layer) * gain
 
 

@@ -20,7 +20,7 @@ from zoo.evaluate import classes_of
 from zoo.evaluate.intervals import Score, resampled
 from zoo.evaluate.knn import knn_predict
 from zoo.evaluate.linear import linear_probe
-from zoo.extraction import extract, images_hash, read_features, weights_hash
+from zoo.extraction import default_batch, extract, images_hash, read_features, weights_hash
 from zoo.files import write_json
 from zoo.protocols import TRAINED, UNTRAINED
 from zoo.registry import find, home
@@ -134,8 +134,11 @@ def _features(
     folder = place / f"{encoder.card.name}-{features}-{key}".replace("/", "--")
     before = len(parts(folder))
     if not before:
-        # A first call is slow, and no measure of speed.
-        encoder(np.zeros((64, 64, encoder.transform.channels), np.uint8))
+        # First calls are slow, and no measure of speed.
+        black = np.zeros((64, 64, encoder.transform.channels), np.uint8)
+        warm = encoder([black] * default_batch(encoder))
+        assert not isinstance(warm, list)  # all of one size
+        warm.pooled.cpu()
     began = time.perf_counter()
     extract(encoder, source, folder)
     seconds = time.perf_counter() - began
