@@ -141,6 +141,11 @@ def card_of(
     )
 
 
+def _taught(card: ModelCard) -> str:
+    """How it learned, in words."""
+    return "trained with labels" if card.kind == "supervised" else f"pre-trained with {card.method.upper()}"
+
+
 def body_of(card: ModelCard, out: Path, note: str) -> str:
     """The card's text for people."""
     training = card.training
@@ -152,7 +157,7 @@ def body_of(card: ModelCard, out: Path, note: str) -> str:
     return f"""\
 # {card.name}
 
-{card.architecture} pre-trained with {card.method.upper()} on {training.data}: {counted(training.epochs, "epoch")} of
+{card.architecture} {_taught(card)} on {training.data}: {counted(training.epochs, "epoch")} of
 {counted(training.images, "image")}, {lasted(training.minutes)} on {training.hardware}. {note}
 
 ```python

@@ -180,7 +180,7 @@ class Run:
     sentry: bool = True
     """Stop a run that has collapsed or diverged; without it, only one whose loss is no number."""
     licence: str = "unknown"
-    """Licence of the weights for the card: Hugging Face's identifier, such as apache-2.0."""
+    """Licence of the weights, for whoever owns them to say: Hugging Face's identifier, such as apache-2.0."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Recipe:
         if self.arch.pooling == "token" and self.arch.family not in _WITH_TOKEN:
             raise RecipeError(
                 f"--arch.pooling is 'token', and {self.arch.name} of the family {self.arch.family!r} has no class "
-                "token; give --arch.pooling avg"
+                "token; give --arch.pooling avg, and an --arch.name of that family"
             )
         self.arch.check_own()
         if self.arch.in_chans < 1:

@@ -232,7 +232,8 @@ class Sentry:
         if "feature_std" not in row:
             return "The method logs no features to look at."
         return (
-            f"Their std is {row['feature_std']:.2g} of 1/√{row['width']:g} (0: all alike, 1: all over the sphere), "
+            f"The features' std is {row['feature_std']:.2g} of 1/√{row['width']:g} "
+            "(0: all alike, 1: all over the sphere), "
             f"their effective rank {row['effective_rank']:.1f} of at most {min(row['width'], row['images']):g}."
         )
 

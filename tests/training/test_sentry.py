@@ -75,7 +75,7 @@ SAME = "every image gets nearly the same features: "
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("mae", f"{SAME}the encoder has collapsed. Their std is 0.0"),
+        ("mae", f"{SAME}the encoder has collapsed. The features' std is 0.0"),
         (
             "dino",
             f"({SAME}the encoder has collapsed|the loss rests at chance).*The loss is 3.1\\d+, and ln 24 = 3.178 .* "

@@ -254,7 +254,6 @@ def imagenette() -> Recipe:
         data=Data(size=128),
         optim=Optim(batch=64, lr=3.2e-3, betas=(0.9, 0.98), weight_decay=0.05),
         schedule=Schedule(epochs=24, warmup_epochs=2, final_lr=1e-5),
-        run=Run(licence="apache-2.0"),
     )
 
 

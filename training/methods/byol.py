@@ -164,7 +164,6 @@ def imagenette() -> Recipe:
         data=Data(size=128),
         optim=Optim(batch=256, lr=0.06, kind="sgd", weight_decay=5e-4),
         schedule=Schedule(epochs=200, warmup_epochs=0),
-        run=Run(licence="apache-2.0"),
     )
 
 

@@ -313,7 +313,7 @@ def imagenette() -> Recipe:
         data=Data(size=80),
         optim=Optim(batch=32, lr=4e-3, betas=(0.9, 0.999), weight_decay=0.04, weight_decay_end=0.4),
         schedule=Schedule(epochs=16, warmup_epochs=1, final_lr=1e-6),
-        run=Run(precision="bf16", licence="apache-2.0"),
+        run=Run(precision="bf16"),
     )
 
 

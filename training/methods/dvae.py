@@ -179,7 +179,6 @@ def imagenette() -> Recipe:
         data=Data(size=64, side=80),
         optim=Optim(batch=64, lr=2e-3, betas=(0.9, 0.999), weight_decay=1e-4),
         schedule=Schedule(epochs=10, warmup_epochs=0.2),
-        run=Run(licence="apache-2.0"),
     )
 
 

