@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import resource
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -13,28 +13,38 @@ import torch
 from zoo.training.allocator import freed_memory_kept
 
 BYTES = 96 << 20  # more than glibc ever keeps by itself
-PAGES = BYTES // os.sysconf("SC_PAGESIZE")
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of use with glibc alone")
 
 
-def faults_of_a_step() -> int:
-    """Pages that the system hands out while a large tensor is made and dropped."""
+# In a process of its own: what other tests have left in this one's heap decides what fits where.
+STEPS = f"""
+import resource, torch
+from zoo.training.allocator import freed_memory_kept
+
+def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(BYTES, dtype=torch.uint8)
+    torch.ones({BYTES}, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+usual = [faults() for _ in range(12)]
+with freed_memory_kept():
+    kept = [faults() for _ in range(12)]  # the first ones find their places
+print(min(usual), min(kept))
+"""
 
 
 def test_later_steps_take_no_new_memory() -> None:
-    with freed_memory_kept():
-        kept = min(faults_of_a_step() for _ in range(5))  # other threads may need some in one of them
-    assert kept < PAGES // 20
+    """Counted in pages that the system hands out while a large tensor is made and dropped."""
+    said = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True).stdout
+    usual, kept = map(int, said.split())
+    assert kept < usual / 10
 
 
 def test_memory_goes_back_at_the_end() -> None:
     held = psutil.Process().memory_info
     with freed_memory_kept():
-        faults_of_a_step()
+        torch.ones(BYTES, dtype=torch.uint8)
         within = held().rss
     assert within - held().rss > BYTES // 2
 
