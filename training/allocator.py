@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import torch
+
 # Parameters of mallopt(3), and the values that glibc's own adaptation ends at once large blocks were freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _SETTLED = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20, _MMAP_MAX: 65536}
@@ -19,13 +21,15 @@ _CHOSEN = ("MALLOC_", "GLIBC_TUNABLES")
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def freed_memory_kept(device: torch.device) -> Iterator[None]:
     """Within it, tensors that the main thread makes on the CPU get memory that others have left; not to be nested.
 
     The process keeps what it needed at most, and a little for gaps; what is free at the end goes back to the system.
-    Where the C library is not glibc, or the environment says how it is to manage memory, nothing happens.
+    Where `device` is no CPU, the C library not glibc, or the environment says how it is to manage memory, nothing
+    happens.
     """
-    if (libc := _glibc()) is None:
+    libc = _glibc() if device.type == "cpu" else None
+    if libc is None:
         yield
         return
     _set(libc, _KEPT)

@@ -191,8 +191,8 @@ def loop(
 
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
-    kept = freed_memory_kept() if accelerator.device.type == "cpu" else nullcontext()
-    with kept, Progress(out, recipe, state, steps.total, quiet=not main) as progress:
+    showing = Progress(out, recipe, state, steps.total, quiet=not main)
+    with freed_memory_kept(accelerator.device), showing as progress:
         method.train()
         started, saved = time.monotonic() - state.seconds, time.monotonic()
         for batch in loader(dataset, order, recipe.data.workers):

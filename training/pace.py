@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -36,7 +35,7 @@ def in_minutes(
     assert recipe.run.minutes is not None
     path = out / "pace.json"
     if not path.is_file():
-        with freed_memory_kept() if accelerator.device.type == "cpu" else nullcontext():
+        with freed_memory_kept(accelerator.device):
             seconds, over = _measured(accelerator, dataset, recipe)
         mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), reduction="mean")
         if accelerator.is_main_process:

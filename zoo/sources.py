@@ -21,6 +21,10 @@ from zoo.remote import HubRepo
 _OPENED_AT_ONCE = 8  # parquet files whose labels are read: on the Hub, most of the time is waiting
 
 
+# The split of test images that were held out of undivided data; how many follows.
+HELD_OUT = "held-out"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Source(ABC):
     """Images in a fixed order, as encoded bytes; `labels[i]` counts into `classes`. Can be pickled."""
@@ -191,7 +195,7 @@ def _held_out(whole: Source, share: float) -> tuple[Source, Source, str]:
             f"{whole.title!r} has too few images to hold a test split out of ({len(whole)}): pass a test set"
         )
     train = whole.subset([i for i in range(len(whole)) if i not in held])
-    tested = dataclasses.replace(whole.subset(sorted(held)), split=f"held-out {share:.0%}")
+    tested = dataclasses.replace(whole.subset(sorted(held)), split=f"{HELD_OUT} {share:.0%}")
     of_what = "every class" if whole.labels else "the images"
     held_out = f"{share:.0%} of {of_what} held out, the same for every seed ({len(tested)} images)"
     return train, tested, f"No test split in {whole.title}: {held_out}."

@@ -11,16 +11,20 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
     """Columns two spaces apart; the columns named in `right` hold numbers and end where their header ends.
 
+    A star before a number stands in the space between.
+
     >>> print(table(["name", "k-NN"], [["a", "9.5 %"], ["longer", "74.5 %"]], right=["k-NN"]))
     name      k-NN
     a        9.5 %
     longer  74.5 %
     """
-    widths = [max(len(row[c]) for row in [header, *rows]) for c in range(len(header))]
+    columns = zip(header, zip(header, *rows, strict=True), strict=True)
+    widths = [max(len(c.removeprefix("*") if name in right else c) for c in cells) for name, cells in columns]
 
     def line(cells: Sequence[str]) -> str:
         placed = zip(header, cells, widths, strict=True)
-        return "  ".join(c.rjust(w) if name in right else c.ljust(w) for name, c, w in placed).rstrip()
+        spaced = (c.rjust(w + 2) if name in right else f"  {c.ljust(w)}" for name, c, w in placed)
+        return "".join(spaced)[2:].rstrip()
 
     return "\n".join([line(header), *(line(row) for row in rows)])
 

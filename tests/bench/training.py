@@ -135,7 +135,7 @@ def alone(method: str, name: str, side: str) -> float:
 
 def second(step: Callable[[], object], side: str) -> float:
     """Seconds of the second of two steps, with the memory that the first left where the loop of that side keeps it."""
-    with freed_memory_kept() if side in KEPT else nullcontext():
+    with freed_memory_kept(torch.device("cpu")) if side in KEPT else nullcontext():
         step()
         return seconds(step)
 

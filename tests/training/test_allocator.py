@@ -12,6 +12,7 @@ import torch
 
 from zoo.training.allocator import freed_memory_kept
 
+CPU = torch.device("cpu")
 BYTES = 96 << 20  # more than glibc ever keeps by itself
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of use with glibc alone")
@@ -28,7 +29,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 usual = [faults() for _ in range(12)]
-with freed_memory_kept():
+with freed_memory_kept(torch.device("cpu")):
     kept = [faults() for _ in range(12)]  # the first ones find their places
 print(min(usual), min(kept))
 """
@@ -43,14 +44,14 @@ def test_later_steps_take_no_new_memory() -> None:
 
 def test_memory_goes_back_at_the_end() -> None:
     held = psutil.Process().memory_info
-    with freed_memory_kept():
+    with freed_memory_kept(CPU):
         torch.ones(BYTES, dtype=torch.uint8)
         within = held().rss
     assert within - held().rss > BYTES // 2
 
 
 def test_an_error_ends_it_too() -> None:
-    with pytest.raises(ValueError, match="broken"), freed_memory_kept():
+    with pytest.raises(ValueError, match="broken"), freed_memory_kept(CPU):
         raise ValueError("broken")
     before = psutil.Process().memory_info().rss
     tensor = torch.ones(BYTES, dtype=torch.uint8)

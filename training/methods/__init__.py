@@ -75,12 +75,12 @@ class Method(nn.Module):
         """
 
     def turns(self, views: list[Tensor]) -> list[list[Tensor]]:
-        """What `forward` is given, one after the other, and whose losses make its own as a sum; all once by default.
+        """The views of each call of `forward`, in order: one call with all of them, by default.
 
-        A method whose loss is a sum of terms that share no activation names them here, and its `forward` is one term:
-        gradients of one are taken before the next is computed, so that only one's activations are held. What the
-        first logs is logged. The last must reach every parameter that another reaches, for with it processes share
-        their gradients.
+        A method whose loss is a sum of terms that share no activation names them here, and its `forward` gives one
+        term: gradients of one are taken before the next is computed, so that only one's activations are held. The
+        step's loss is their sum, and it logs what the first logs. The last must reach every parameter that another
+        reaches, for with it processes share their gradients.
         """
         return [views]
 

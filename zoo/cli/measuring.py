@@ -24,7 +24,7 @@ from zoo.files import write_json
 from zoo.found import check_exists
 from zoo.protocols import PROTOCOLS, TRAINED, TRAINING, UNTRAINED, check_protocols
 from zoo.registry import card, find
-from zoo.sources import open_source, train_and_test
+from zoo.sources import HELD_OUT, open_source, train_and_test
 from zoo.tables import table
 from zoo.words import counted
 
@@ -216,7 +216,7 @@ def _learnt_from(encoder: Encoder, train: Source, test: Source) -> bool:
     training = encoder.card.training
     return (
         training is not None
-        and (test.split or "").startswith("held-out")
+        and (test.split or "").startswith(HELD_OUT)
         and training.data == train.title
         and training.images > len(train)
     )

@@ -134,11 +134,7 @@ def _features(
     folder = place / f"{encoder.card.name}-{features}-{key}".replace("/", "--")
     before = len(parts(folder))
     if not before:
-        # First calls are slow, and no measure of speed.
-        black = np.zeros((64, 64, encoder.transform.channels), np.uint8)
-        warm = encoder([black] * default_batch(encoder))
-        assert not isinstance(warm, list)  # all of one size
-        warm.pooled.cpu()
+        _warm_up(encoder)
     began = time.perf_counter()
     extract(encoder, source, folder)
     seconds = time.perf_counter() - began
@@ -149,6 +145,14 @@ def _features(
     found = json.loads(speed.read_text())["images_per_second"] if speed.is_file() else None
     device = encoder.device
     return (torch.from_numpy(arrays["pooled"]).to(device), torch.as_tensor(labels).to(device)), found
+
+
+def _warm_up(encoder: Encoder) -> None:
+    """One batch of black images: first calls are slow, and no measure of speed."""
+    black = np.zeros((64, 64, encoder.transform.channels), np.uint8)
+    features = encoder([black] * default_batch(encoder))
+    assert not isinstance(features, list)  # all of one size
+    features.pooled.cpu()  # and a GPU is done with them
 
 
 def verdict(rows: Sequence[Compared]) -> list[str]:
