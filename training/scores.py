@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.evaluate import classes_of, measure
+from zoo.evaluate import measure
 from zoo.protocols import PROTOCOLS, TRAINING, check_protocols
-from zoo.sources import Source, train_and_test
+from zoo.sources import Source, classes_of, train_and_test
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder

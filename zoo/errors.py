@@ -59,8 +59,10 @@ class Unsupported(ZooError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
-    """The option most like `name`, or None where nothing is alike."""
+    """The shortest option that begins with `name`, or the one most like it; None where nothing is alike."""
     lowered = {option.lower(): option for option in options}
+    if begun := [option for option in lowered if name and option.startswith(name.lower())]:
+        return lowered[min(begun, key=len)]
     found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
     return lowered[found[0]] if found else None
 

@@ -10,6 +10,7 @@ FROZEN = ("knn", "linear")
 PROTOCOLS = (*FROZEN, "reconstruction")
 # Protocols that train, and so live in the training room: `zoo.training.evaluate`.
 TRAINING = ("linear_sgd", "lowshot", "finetune")
+LABELLED = (*FROZEN, *TRAINING)
 
 # How a card states a model's speed: the ratio of images per second, on one machine.
 SPEED = "images/s over ResNet-50's"

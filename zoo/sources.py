@@ -206,6 +206,28 @@ def rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest()
 
 
+def classes_of(train: Source, test: Source) -> int:
+    """How many classes there are. Raises DataError where labels are missing or there is nothing to tell apart."""
+    if train.labels is None or test.labels is None:
+        bare = train if train.labels is None else test
+        raise DataError(
+            f"{bare.title!r} is unlabelled, so no accuracy can be measured on it; {_what_labels_it(bare)}"
+        )
+    if len(set(train.labels)) < 2:
+        raise DataError(f"{train.title!r} has a single class: there is nothing to tell apart")
+    return len(train.classes) if train.classes else max(train.labels) + 1
+
+
+def _what_labels_it(bare: Source) -> str:
+    """What to do about images without labels: of a folder that has class folders, which images lie beside them."""
+    depths = [name.count("/") for name in bare.ids]
+    if isinstance(bare, FolderSource) and min(depths) < max(depths):
+        strays = [name for name, depth in zip(bare.ids, depths, strict=True) if depth == min(depths)]
+        more = f" and {len(strays) - 3:,} more" if len(strays) > 3 else ""
+        return f"move into a class sub-folder what lies beside them: {', '.join(strays[:3])}{more}"
+    return "every image must lie in a class sub-folder, or every row of the parquet have an integer `label`"
+
+
 def _relabelled(test: Source, train: Source) -> Source:
     """`test` with labels that count into the classes of `train`, matched by name."""
     if test.classes is None or train.classes is None or test.labels is None or test.classes == train.classes:

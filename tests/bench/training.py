@@ -5,8 +5,10 @@ Whole steps (loss, gradients, clipping, optimiser, moving averages) of the paper
 the rival `lightly_steps.py`'s: the same network, batch, optimiser and schedule. Our ResNets hold their channels side by
 side (`channels_last`), our AdamW is torch's fused one, and our loop keeps freed memory for its next step
 (`training/allocator.py`), none of which lightly's guides ask for: a third row shows the rival with all three, and so
-how much of the gain is theirs. Peak memory is counted, not sampled, in a process of its own: bytes that torch holds at
-most from building a method to the end of its second step. It does not see what keeping freed memory costs.
+how much of the gain is theirs. Each trains in a process of its own, as it would, and they take their steps in turn; the
+first ones, in which memory finds its places, are not counted. Peak memory is counted, not sampled, in one more process:
+bytes that torch holds at most from building a method to the end of its second step. It does not see what keeping freed
+memory costs.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,8 @@ BATCH = {"mae": 8, "dino": 4, "simclr": 8, "byol": 8}
 MIDDLE = Step(50, 100, 10)  # past the warm-up and whatever is frozen at first
 EACH, MEDIAN = 1.0, 1.2
 KEPT = ("ours", "lightly_tuned")  # whose freed memory is kept for the next step, as our loop does
-ROUNDS = 6  # a multiple of three, so that each is first as often
+SIDES = ("ours", "lightly", "lightly_tuned")
+SETTLING, ROUNDS = 4, 9  # steps; rounds are a multiple of three, so that each side is first as often
 
 
 @dataclass(frozen=True)
@@ -127,27 +131,50 @@ def peak(method: str, name: str, side: str) -> float:
     )
 
 
-def alone(method: str, name: str, side: str) -> float:
-    """`peak` in a new process: what an earlier measurement has left alive would be counted with it."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+def new_process() -> ProcessPoolExecutor:
+    """A process that has computed nothing: what an earlier measurement left alive would be counted with the next."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+
+@cache
+def training(method: str, name: str, side: str) -> tuple[Callable[[], object], ExitStack]:
+    """One side's step in this process, which from now on manages memory as that side's loop does."""
+    kept = ExitStack()
+    if side in KEPT:
+        kept.enter_context(freed_memory_kept(torch.device("cpu")))
+    return getattr(Row.of(method, name), side)(), kept
+
+
+def timed(method: str, name: str, side: str, steps: int) -> float:
+    """Seconds of the last of some steps of the training that goes on in this process."""
+    step, _ = training(method, name, side)
+    return [seconds(step) for _ in range(steps)][-1]
+
+
+def in_processes(method: str, name: str) -> dict[str, list[float]]:
+    """Seconds a step of each side in each round."""
+    with ExitStack() as living:
+        pools = {side: living.enter_context(new_process()) for side in SIDES}
+
+        def turn(side: str, number: int) -> float:
+            steps = SETTLING if number < 0 else 1
+            return pools[side].submit(timed, method, name, side, steps).result()
+
+        return in_turn({side: partial(turn, side) for side in SIDES}, ROUNDS)
+
+
+def counted(method: str, name: str, side: str) -> float:
+    """`peak` in a new process."""
+    with new_process() as pool:
         return pool.submit(peak, method, name, side).result()
-
-
-def second(step: Callable[[], object], side: str) -> float:
-    """Seconds of the second of two steps, with the memory that the first left where the loop of that side keeps it."""
-    with freed_memory_kept(torch.device("cpu")) if side in KEPT else nullcontext():
-        step()
-        return seconds(step)
 
 
 def compared(method: str, name: str) -> tuple[bool, float]:
     """Print one method's time and memory; whether both are no worse, and how many times faster ours is."""
-    sides = ["ours", "lightly", "lightly_tuned"]
-    memory = {side: alone(method, name, side) for side in sides}
-    row = Row.of(method, name)
-    steps = {side: getattr(row, side)() for side in sides}
-    found = in_turn({side: lambda _, s=side: second(steps[s], s) for side in sides}, ROUNDS)
-    good = report(row.title(), "s a step", found, [Target("lightly", "ours", EACH, at_least=True)])
+    memory = {side: counted(method, name, side) for side in SIDES}
+    found = in_processes(method, name)
+    target = Target("lightly", "ours", EACH, at_least=True)
+    good = report(Row.of(method, name).title(), "s a step", found, [target])
     held = memory["lightly"] / memory["ours"]
     told = ", ".join(f"{side} {each:.0f} MiB" for side, each in memory.items())
     times = statistics.median(

@@ -66,10 +66,13 @@ def test_the_command_times_what_there_is(
     monkeypatch.setattr("zoo.cli.benching.load_model", lambda arguments, size: torchs)
     monkeypatch.setattr(bench, "ROUNDS", 3)
     monkeypatch.setenv("PATH", str(tmp_path))  # no compiler in it
+    monkeypatch.setattr("os.getloadavg", lambda: (7.5, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.delenv("CXX", raising=False)
     words = ["bench", "tiny", "--batch", "1", "2", "--threads", "1", "--json", str(tmp_path / "bench.json")]
     assert main(words) == 0
-    told = capsys.readouterr().out
+    told, warned = capsys.readouterr()
+    assert "other work runs on this machine (load 7.5, 8 processors)" in warned
     assert "torch.compile: left out, no C++ compiler" in told
     found = json.loads((tmp_path / "bench.json").read_text())
     rows = {(each["way"], each["batch"]): each for each in found["timings"]}
@@ -134,13 +137,15 @@ def test_a_model_is_timed_beside_resnet50(
 ) -> None:
     """The ratio is of the same rounds, and goes on the model's own card, once, with its command."""
     monkeypatch.setattr(bench, "ROUNDS", 3)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.5, 9.0, 9.0))
     folder = tmp_path / "mine"
     shutil.copytree(find("dino_vitt16_imagenette"), folder)
     before = len(read_card(folder).results)
     words = ["bench", str(folder), "--resnet50", "--batch", "2", "--threads", "1", "--write-card"]
     for _ in range(2):
         assert main(words) == 0
-        said = capsys.readouterr().out
+        said, warned = capsys.readouterr()
+        assert "other work" not in warned
     results = read_card(folder).results
     assert len(results) == before + 1
     (result,) = [each for each in results if each.task == "speed" and "--batch" in each.command]

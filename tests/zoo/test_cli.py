@@ -107,6 +107,7 @@ def test_a_misspelt_model_names_the_nearest(capsys: pytest.CaptureFixture[str], 
     said = refusal(capsys, "attend", "dino_vitt61_imagenette", str(photo), "--out", "heads.png")
     assert "no model 'dino_vitt61_imagenette'" in said and f"did you mean {DINO!r}?" in said
     assert f"did you mean {DINO!r}?" in refusal(capsys, "show", "dino_vitt61_imagenette")
+    assert f"did you mean {DINO!r}?" in refusal(capsys, "show", "dino_vitt")  # more letters are dino_vits8's
 
 
 def test_a_missing_image_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, photo: Path) -> None:

@@ -25,6 +25,8 @@ LINES = {
     "show dino_vitt61_imagenette": "did you mean",
     "evaluate MODEL NO": "no file or folder",
     "evaluate MODEL NO --protocol lineer": "did you mean 'linear'?",
+    "evaluate MODEL NO --protocol nkk": "linear_sgd, lowshot, finetune, foreground",
+    "evaluate MODEL UNLABELLED": "is unlabelled, so no accuracy can be measured on it",
     "evaluate MODEL NO --protocol foreground": "no file or folder",
     "evaluate dino_vitt61_imagenette FOLDER": "did you mean",
     "compare NO --models MODEL": "no file or folder",
@@ -62,7 +64,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
             (folder / "data" / label).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (50 * i,) * 3).save(folder / "data" / label / f"{i}.png")
     (folder / "text.jpg").write_text("no picture")
-    places = {"MODEL": MODEL, "PHOTO": "data/a/0.png", "TEXT": "text.jpg", "FOLDER": "data"}
+    places = {
+        "MODEL": MODEL,
+        "PHOTO": "data/a/0.png",
+        "TEXT": "text.jpg",
+        "FOLDER": "data",
+        "UNLABELLED": "data/a",
+    }
     words = [[places.get(word, word) for word in line.split()] for line in LINES]
     process = subprocess.run(
         [sys.executable, "-c", RUN],

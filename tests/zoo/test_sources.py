@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from zoo.errors import DataError, ImageError
-from zoo.sources import Source, open_source, splits, train_and_test
+from zoo.sources import Source, classes_of, open_source, splits, train_and_test
 
 
 def png(value: int) -> bytes:
@@ -63,6 +63,18 @@ def test_folder_is_sorted_recursive_and_ignores_the_rest(tmp_path: Path) -> None
 def test_an_image_outside_the_class_folders_leaves_the_folder_unlabelled(tmp_path: Path) -> None:
     source = open_source(folder(tmp_path, "a/0.png", "b/1.png", "2.png"))
     assert source.labels is None and source.classes is None and len(source) == 3
+    with pytest.raises(DataError, match=r"move into a class sub-folder what lies beside them: 2\.png$"):
+        classes_of(source, source)
+
+
+def test_stray_images_are_named_up_to_three_in_a_split_as_well(tmp_path: Path) -> None:
+    strays = [f"train/{i}.png" for i in range(5)]
+    train = open_source(folder(tmp_path, "train/a/x/0.png", "train/b/1.png", "val/a/2.png", *strays), "train")
+    with pytest.raises(DataError, match=r"beside them: train/0\.png, train/1\.png, train/2\.png and 2 more$"):
+        classes_of(train, train)
+    bare = open_source(folder(tmp_path / "bare", "0.png", "1.png"))
+    with pytest.raises(DataError, match="every image must lie in a class sub-folder"):
+        classes_of(bare, bare)
 
 
 def test_one_image_file_is_a_source_of_one(tmp_path: Path) -> None:

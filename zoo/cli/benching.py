@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments import Command, Parser, UsageError, add_model, load_model
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.encoder import Encoder
 
 BATCH = 8  # images at a time, at most, where nothing else is asked
+BUSY = 0.5  # of the processors: a load above it, before anything is measured, is other work
 
 
 def _arguments(parser: Parser) -> None:
@@ -61,6 +64,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     if arguments.write_card:
         find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
     encoder = load_model(arguments, arguments.size)
+    _warn_if_busy()
     if arguments.resnet50:
         return _beside_resnet50(arguments, encoder)
     found = room("export.bench").bench(encoder, batches=arguments.batch, threads=arguments.threads)
@@ -69,6 +73,18 @@ def _bench(arguments: argparse.Namespace) -> None:
         print(f"{way}: left out, {why}")
     if arguments.json:
         write_json(arguments.json, dataclasses.asdict(found))
+
+
+def _warn_if_busy() -> None:
+    """Say so where other work has kept the processors busy for the last minute: timings beside it are worth little."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    processors = os.cpu_count() or 1
+    if load > BUSY * processors:
+        print(
+            f"other work runs on this machine (load {load:.1f}, {processors} processors): ways that use more threads "
+            "suffer more, so measure again when it is quiet",
+            file=sys.stderr,
+        )
 
 
 def _beside_resnet50(arguments: argparse.Namespace, encoder: Encoder) -> None:

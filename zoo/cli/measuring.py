@@ -22,9 +22,9 @@ from zoo.cli.arguments import (
 from zoo.cli.rooms import room
 from zoo.files import write_json
 from zoo.found import check_exists
-from zoo.protocols import PROTOCOLS, TRAINED, TRAINING, UNTRAINED, check_protocols
+from zoo.protocols import LABELLED, TRAINED, TRAINING, UNTRAINED, check_protocols
 from zoo.registry import card, find
-from zoo.sources import HELD_OUT, open_source, train_and_test
+from zoo.sources import HELD_OUT, classes_of, open_source, train_and_test
 from zoo.tables import table
 from zoo.words import counted
 
@@ -174,13 +174,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
                 "--protocol foreground stands on its own: without other protocols, --test and --limit"
             )
         return _foreground(arguments)
-    check_protocols(arguments.protocol, (*PROTOCOLS, *TRAINING))
+    check_protocols(arguments.protocol, [*PHRASES])
     if arguments.knobs and not set(arguments.protocol) & set(TRAINING):
         raise UsageError(f"{arguments.knobs[0]} is a knob of the protocols that train: {', '.join(TRAINING)}")
     check_model(arguments)
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
     train, test, origin = train_and_test(arguments.data, arguments.test)
+    if set(arguments.protocol) & set(LABELLED):
+        classes_of(train, test)  # what is missing is told before torch is imported
     encoder = load_model(arguments, arguments.size)
     print(origin, file=sys.stderr)
     if _learnt_from(encoder, train, test):

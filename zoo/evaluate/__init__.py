@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.errors import DataError
 from zoo.evaluate.baselines import raw_pixels
 from zoo.evaluate.filling import filling_scores
 from zoo.evaluate.intervals import resampled
@@ -17,7 +16,7 @@ from zoo.evaluate.knn import knn_accuracy, knn_predict
 from zoo.evaluate.linear import linear_accuracy, linear_probe
 from zoo.extraction import extract
 from zoo.protocols import FROZEN, PIXELS, PROTOCOLS, TRAINED, UNTRAINED, check_protocols
-from zoo.sources import Source
+from zoo.sources import Source, classes_of
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
@@ -161,19 +160,6 @@ def _row(
         **facts,
         "settings": {**used, **facts["settings"]},
     }
-
-
-def classes_of(train: Source, test: Source) -> int:
-    """How many classes there are. Raises DataError where labels are missing or there is nothing to tell apart."""
-    if train.labels is None or test.labels is None:
-        bare = train if train.labels is None else test
-        raise DataError(
-            f"{bare.title!r} is unlabelled, so no accuracy can be measured on it; every image must lie in a class "
-            "sub-folder, or every row of the parquet have an integer `label`"
-        )
-    if len(set(train.labels)) < 2:
-        raise DataError(f"{train.title!r} has a single class: there is nothing to tell apart")
-    return len(train.classes) if train.classes else max(train.labels) + 1
 
 
 def _features(

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo.evaluate import classes_of
 from zoo.evaluate.intervals import Score, resampled
 from zoo.evaluate.knn import knn_predict
 from zoo.evaluate.linear import linear_probe
@@ -25,7 +24,7 @@ from zoo.files import write_json
 from zoo.protocols import TRAINED, UNTRAINED
 from zoo.registry import find, home
 from zoo.shards import parts
-from zoo.sources import Source, train_and_test
+from zoo.sources import Source, classes_of, train_and_test
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder

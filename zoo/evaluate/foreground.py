@@ -121,7 +121,10 @@ def _files(data: Path) -> list[Path]:
 
     files = sorted(data.glob("*.parquet")) if data.is_dir() else [data]
     if not files or not all(path.is_file() for path in files):
-        raise DataError(f"no parquet file {str(data)!r}")
+        raise DataError(
+            f"no parquet file {str(data)!r}; foreground needs one, or a folder of some, with an `image` and a "
+            "`trimap` column: masks of the object"
+        )
     for path in files:
         names = pq.read_schema(path).names
         if not {"image", "trimap"} <= set(names):
