@@ -36,7 +36,7 @@ def row(card: ModelCard) -> list[str]:
     """Its cells under COLUMNS: licence and numbers first."""
     results = [number(card, column) for column in NUMBERS]
     numbers = ["" if each is None else f"{each.value:.1f}" for each in results]
-    facts = (card.name, card.licence, card.permission, *numbers, count(card.parameters))
+    facts = (card.name, card.licence_name, card.permission, *numbers, count(card.parameters))
     return [*facts, card.method, weights(card)]
 
 
@@ -75,7 +75,7 @@ def _searched(card: ModelCard) -> str:
         card.method,
         card.family,
         card.architecture,
-        card.licence,
+        card.licence_name,
         card.approach,
         card.kind,
         *card.aliases,

@@ -110,6 +110,11 @@ class ModelCard:
             require_sha256(digest)
 
     @property
+    def licence_name(self) -> str:
+        """What the licence is called: a name of its own, where the Hub's list has none for it and says `other`."""
+        return str(self.hub.get("license_name", self.licence))
+
+    @property
     def title(self) -> str:
         """The body's first heading, or the name where it has none."""
         heading = re.search(r"^# +(\S.*)$", self.body, re.MULTILINE)

@@ -177,9 +177,9 @@ def _check_policy(card: ModelCard, policy: str) -> None:
         loadable = [each for each in list_cards(commercial=True) if each.sources or each.sha256]
         near = most_alike(card, loadable)
         shared = "same method" if near and near.method == card.method else "nearest"
-        hint = f"; the {shared} that may be: {near.name!r} ({near.licence})" if near else ""
+        hint = f"; the {shared} that may be: {near.name!r} ({near.licence_name})" if near else ""
         raise Unsupported(
-            f"{card.name}'s weights are under {card.licence}, which {_refusal(card)} commercial use{hint}"
+            f"{card.name}'s weights are under {card.licence_name}, which {_refusal(card)} commercial use{hint}"
         )
 
 
@@ -189,7 +189,7 @@ def _tell_licence(card: ModelCard) -> None:
         return
     _told.add(card.name)
     if card.commercial:
-        log.info("%s: weights under %s", card.name, card.licence)
+        log.info("%s: weights under %s", card.name, card.licence_name)
     elif card.licence == "unknown":
         own = "; give --run.licence where you train it, or name it on its card (`license:`)"
         log.warning(
@@ -197,7 +197,7 @@ def _tell_licence(card: ModelCard) -> None:
             *(card.name, own if card.training else ""),
         )
     else:
-        log.warning("%s: weights under %s, which %s commercial use", card.name, card.licence, _refusal(card))
+        log.warning("%s: weights under %s, which %s commercial use", card.name, card.licence_name, _refusal(card))
 
 
 def _refusal(card: ModelCard) -> str:

@@ -80,6 +80,12 @@ def test_what_a_licence_permits(licence: str, said: bool | None, wanted: str) ->
     assert official(licence=licence, commercial_use=said).permission == wanted
 
 
+def test_a_licence_that_the_hub_has_no_word_for_stands_by_its_own_name() -> None:
+    card = official(licence="other", hub={"license_name": "dinov3-license"})
+    assert " dinov3 " in listing([card], 120) and facts(card)["licence"] == "other"
+    assert card.licence_name == "dinov3-license" and official().licence_name == "apache-2.0"
+
+
 @pytest.mark.parametrize(
     ("parameters", "wanted"),
     [(9_900, "10 k"), (5_499_072, "5.5 M"), (9_960_000, "10 M"), (85_798_656, "86 M"), (999_600_000, "1.0 B"),

@@ -114,7 +114,7 @@ def _cells(card: ModelCard) -> dict[str, str]:
         "params": count(card.parameters),
         "image": f"{card.transform.size} px",
         **shown,
-        "licence": card.licence,
+        "licence": card.licence_name.removesuffix("-license"),  # the column says that it is one
         "commercial": card.permission,
         "weights": weights(card),
     }

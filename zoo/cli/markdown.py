@@ -53,7 +53,7 @@ def _model_row(card: ModelCard) -> list[str]:
         numbers.append(f"{found.value:.1f}{where}" if found else "")
     permitted = ", no commercial use" if card.permission == "no" else ""
     return [link(card, "../"), count(card.parameters), f"{card.transform.size} px", *numbers,
-            _licence(card) + permitted, weights(card)]  # fmt: skip
+            card.licence_name + permitted, weights(card)]  # fmt: skip
 
 
 def _method_row(cards: Sequence[ModelCard]) -> list[str]:
@@ -65,7 +65,7 @@ def _method_row(cards: Sequence[ModelCard]) -> list[str]:
         typical.approach or typical.kind,
         f"{models}{link(typical)}",
         *(_best(cards, column) for column in NUMBERS),
-        ", ".join(sorted({_licence(card) for card in released or cards})),
+        ", ".join(sorted({card.licence_name for card in released or cards})),
     ]
 
 
@@ -83,10 +83,6 @@ def method_title(card: ModelCard) -> str:
 def _typical(cards: Sequence[ModelCard]) -> ModelCard:
     """The smallest model whose weights can be fetched, or else exist."""
     return min(cards, key=lambda card: (weights(card) == "file", card.licence == "unknown"))
-
-
-def _licence(card: ModelCard) -> str:
-    return str(card.hub.get("license_name", card.licence))
 
 
 def link(card: ModelCard, root: str = "") -> str:

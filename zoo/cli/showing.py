@@ -35,11 +35,11 @@ def show(card: ModelCard, width: int, exported: Sequence[str] = ()) -> str:
 
 def summary(card: ModelCard, exported: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Rows of (label, value); a value may have several lines, or none."""
-    licence, training = card.hub.get("license_name", card.licence), card.training
+    training = card.training
     arguments = ", ".join(f"{key}={value}" for key, value in card.arguments.items())
     network = f"{card.architecture}({arguments})" if arguments else card.architecture
     rows = [
-        ("licence", f"{licence}: {_PERMISSIONS[card.permission]}"),
+        ("licence", f"{card.licence_name}: {_PERMISSIONS[card.permission]}"),
         *_numbers(card.results),
         ("load", _load(card)),
         ("weights", "\n".join(_places(card))),

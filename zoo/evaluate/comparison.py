@@ -118,7 +118,7 @@ def _compared(
         **scores,
         images_per_second=train_speed or test_speed,
         parameters=card.parameters,
-        licence=card.licence,
+        licence=card.licence_name,
         n_train=len(bank),
         n_test=len(queries),
     )
