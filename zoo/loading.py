@@ -197,7 +197,9 @@ def _tell_licence(card: ModelCard) -> None:
             *(card.name, own if card.training else ""),
         )
     else:
-        log.warning("%s: weights under %s, which %s commercial use", card.name, card.licence_name, _refusal(card))
+        log.warning(
+            "%s: weights under %s, which %s commercial use", card.name, card.licence_name, _refusal(card)
+        )
 
 
 def _refusal(card: ModelCard) -> str:
