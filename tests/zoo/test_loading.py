@@ -281,5 +281,7 @@ def test_a_checkpoint_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_licence_nobody_read_forbids_nothing() -> None:
-    with pytest.raises(Unsupported, match=r"under dinov3-license, which is not known to allow commercial use"):
+    with pytest.raises(
+        Unsupported, match=r"under dinov3-license, which is not known to allow commercial use"
+    ):
         load("dinov3_vits16", policy="commercial")
