@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from zoo.sources import Source, classes_of, train_and_test
 
 if TYPE_CHECKING:
     from zoo.encoder import Encoder
+    from zoo.training.tuning.trained import Task
 
 
 def evaluate(
@@ -55,24 +56,57 @@ def tuned_scores(
     """A JSON-able row for each of `TRAINING`'s protocols; with `baselines` also for the architecture from scratch.
 
     scratch: the encoder's weights are random. knobs: words of a command line, such as --schedule.epochs 10. work: where
-    checkpoints lie until the score is there. Raises Unsupported, RecipeError, DataError.
+    checkpoints lie until all scores are there. settings: of low-shot, its `share` of the labels.
+    Raises Unsupported, RecipeError, DataError.
     """
     from zoo.loading import untrained
     from zoo.training.tuning.finetune import finetune_rows
     from zoo.training.tuning.lowshot import lowshot_rows
     from zoo.training.tuning.probe import probe_rows
+    from zoo.training.tuning.trained import forget
+
+    asked: dict[str, Any] = {"seed": seed, "knobs": knobs, "work": work, **settings}
+    tasks = [tuning_task(encoder, train, test, protocols, scratch=scratch, **asked)]
+    if baselines:
+        again = untrained(encoder, seed)
+        tasks.append(tuning_task(again, train, test, protocols, scratch=True, **asked))
+    rows: list[dict[str, Any]] = []
+    for protocol in protocols:
+        by = {"linear_sgd": probe_rows, "lowshot": lowshot_rows, "finetune": finetune_rows}[protocol]
+        for task in tasks:
+            rows += by(task, **settings)
+    for task in tasks:
+        forget(task)
+    return rows
+
+
+def tuning_task(
+    encoder: Encoder,
+    train: Source,
+    test: Source,
+    protocols: Sequence[str],
+    *,
+    scratch: bool = False,
+    seed: int = 0,
+    knobs: Sequence[str] = (),
+    work: Path | None = None,
+    **settings: Any,
+) -> Task:
+    """What those protocols work on, where each of them can begin: told before the hours of another one."""
+    from zoo.training.tuning.finetune import finetune_recipe
+    from zoo.training.tuning.lowshot import lowshot_recipes
+    from zoo.training.tuning.probe import probe_recipe
     from zoo.training.tuning.trained import Task, check_few, check_trainable
 
     check_protocols(protocols, TRAINING)
     check_trainable(encoder)
     check_few(train)
     task = Task(encoder, train, test, classes_of(train, test), seed, knobs, scratch, work)
-    tasks = [task]
-    if baselines:
-        tasks.append(Task(untrained(encoder), train, test, task.classes, seed, knobs, True, work))
-    rows: list[dict[str, Any]] = []
+    recipes: dict[str, Callable[..., object]] = {
+        "linear_sgd": probe_recipe,
+        "lowshot": lowshot_recipes,
+        "finetune": finetune_recipe,
+    }
     for protocol in protocols:
-        by = {"linear_sgd": probe_rows, "lowshot": lowshot_rows, "finetune": finetune_rows}[protocol]
-        for each in tasks:
-            rows += by(each, **settings)
-    return rows
+        recipes[protocol](task, **settings)
+    return task

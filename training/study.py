@@ -139,7 +139,9 @@ def _tuned(cell: Cell, folder: Path, protocol: str, data: tuple[Source, Source])
     encoder, seed, rows = load(folder), cell.recipe.run.seed, list[dict[str, Any]]()
     knobs, work, broken = [*_shared(cell), *cell.tuning], folder / "tuning", _untuned(folder)
     for scratch in (False, True) if cell.baselines else (False,):
-        begun, which = (untrained(encoder), f"{protocol} from scratch") if scratch else (encoder, protocol)
+        begun, which = (
+            (untrained(encoder, seed), f"{protocol} from scratch") if scratch else (encoder, protocol)
+        )
         if which in broken:
             continue
         try:

@@ -115,9 +115,9 @@ def build_decoder(spec: DecoderSpec, module: nn.Module) -> nn.Module:
     return decoders.kind(spec.kind).build(spec, module)
 
 
-def untrained(encoder: Encoder) -> Encoder:
-    """The same architecture with the seeded random weights of `load(name, weights="random")`."""
-    return Encoder(encoder.card, *_given(encoder.card, "random")).to(encoder.device, encoder.dtype)
+def untrained(encoder: Encoder, seed: int = RANDOM_SEED) -> Encoder:
+    """The same architecture with random weights; with the seed left out, those of `load(name, weights="random")`."""
+    return Encoder(encoder.card, *_drawn(encoder.card, seed)).to(encoder.device, encoder.dtype)
 
 
 def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:
@@ -132,13 +132,18 @@ def _read(card: ModelCard, place: Path) -> tuple[nn.Module, nn.Module | None]:
     return module, decoder
 
 
+def _drawn(card: ModelCard, seed: int) -> tuple[nn.Module, nn.Module | None]:
+    """The modules with random weights, drawn by that seed alone."""
+    with _drawing, torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would set the generators of accelerators too, and for good.
+        torch.random.default_generator.manual_seed(seed)
+        return build(card)
+
+
 def _given(card: ModelCard, weights: str | Path) -> tuple[nn.Module, nn.Module | None]:
     """The modules with random weights, or with those of a file: the decoder too where it holds one."""
     if weights == "random":
-        with _drawing, torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would set the generators of accelerators too, and for good.
-            torch.random.default_generator.manual_seed(RANDOM_SEED)
-            return build(card)
+        return _drawn(card, RANDOM_SEED)
     from zoo.published import read_published  # it builds the card's modules with `build`
 
     published = read_published(weights, card)

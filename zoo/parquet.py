@@ -203,6 +203,8 @@ def _label_column(schema: Any) -> tuple[str | None, list[str] | None]:
     for column in ("label", *names):
         if column in schema.names:
             kind = schema.field(column).type
+            if types.is_dictionary(kind):  # pandas' categories
+                kind = kind.value_type
             if types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind):
                 return column, names.get(column)
     return None, None

@@ -19,6 +19,15 @@ SPEED = "images/s over ResNet-50's"
 TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "raw 16×16 pixels"
 
 
+def share_of_labels(share: float) -> str:
+    """What a row of low-shot is called beside others.
+
+    >>> share_of_labels(0.01)
+    '1% of the labels'
+    """
+    return f"{100 * share:.3g}% of the labels"
+
+
 def check_protocols(protocols: Sequence[str], known: Sequence[str]) -> None:
     """Raises Unsupported for the first protocol that is none of the known ones."""
     for protocol in protocols:

@@ -17,6 +17,7 @@ from zoo.errors import DataError, ImageError, did_you_mean
 from zoo.found import Found, look
 from zoo.parquet import RowGroups, labels_of, read_table
 from zoo.remote import HubRepo
+from zoo.words import counted
 
 _OPENED_AT_ONCE = 8  # parquet files whose labels are read: on the Hub, most of the time is waiting
 
@@ -146,18 +147,38 @@ def train_and_test(
 
     `test` where given, else the validation or test split of `data`, else a `share` of it held out: of the same
     images always the same ones, whatever a run's seed, so that none measures on what another trained on.
-    Raises DataError as `open_source` does, and where the test images have classes the training images lack.
+    Labels count into the classes of the training images, by name; numbers without names are names themselves.
+    Raises DataError as `open_source` does, and where the test images have classes that no training image has, are
+    among the training images, or are all there is beside a validation split.
     """
     found = look(data)
-    train = _opened(found, "train" if "train" in found.present else None)
+    train = _named(_opened(found, "train" if "train" in found.present else None))
     if test is not None:
         asked = look(test)
-        tested = _relabelled(_opened(asked, asked.held), train)
+        _check_apart(found, asked)
+        tested = _relabelled(_named(_opened(asked, asked.held)), train)
         return train, tested, f"Tested on the {len(tested)} images of {tested.title}, as asked."
     if "train" in found.present and found.held:
-        tested = _relabelled(_opened(found, found.held), train)
+        tested = _relabelled(_named(_opened(found, found.held)), train)
         return train, tested, f"Tested on the {len(tested)} images of {train.name}'s own {found.held} split."
-    return _held_out(train, share)
+    if len(found.present) > 1:
+        raise DataError(
+            f"{found.spec!r} has the splits {' and '.join(found.present)} and none to train on; pass the images to "
+            "train on, and these as the test set"
+        )
+    return _held_out(train, share, lacking="training" if found.held else "test")
+
+
+def _check_apart(data: Found, test: Found) -> None:
+    """DataError where images to test on are among those to train on."""
+    trained, _ = data.of_split("train" if "train" in data.present else None)
+    tested, _ = test.of_split(test.held)
+    same = {str(data.root / file) for file in trained} & {str(test.root / file) for file in tested}
+    if same:
+        raise DataError(
+            f"{counted(len(same), 'file')} of the test set {test.spec!r} are among the training ones, such as "
+            f"{min(same)}: leave the test set out to have a part of {data.spec!r} held out, or pass other images"
+        )
 
 
 def _opened(found: Found, split: str | None) -> Source:
@@ -185,7 +206,7 @@ def share_of_each_class(source: Source, share: float, seed: int) -> set[int]:
     return drawn
 
 
-def _held_out(whole: Source, share: float) -> tuple[Source, Source, str]:
+def _held_out(whole: Source, share: float, lacking: str) -> tuple[Source, Source, str]:
     """Hold a share of every class out: the same for every seed of a run or a protocol."""
     if not 0 < share < 1:
         raise DataError(f"the share held out must lie between 0 and 1, not {share}")
@@ -198,7 +219,7 @@ def _held_out(whole: Source, share: float) -> tuple[Source, Source, str]:
     tested = dataclasses.replace(whole.subset(sorted(held)), split=f"{HELD_OUT} {share:.0%}")
     of_what = "every class" if whole.labels else "the images"
     held_out = f"{share:.0%} of {of_what} held out, the same for every seed ({len(tested)} images)"
-    return train, tested, f"No test split in {whole.title}: {held_out}."
+    return train, tested, f"No {lacking} split in {whole.title}: {held_out}."
 
 
 def rank(seed: int, name: str) -> bytes:
@@ -225,19 +246,34 @@ def _what_labels_it(bare: Source) -> str:
         strays = [name for name, depth in zip(bare.ids, depths, strict=True) if depth == min(depths)]
         more = f" and {len(strays) - 3:,} more" if len(strays) > 3 else ""
         return f"move into a class sub-folder what lies beside them: {', '.join(strays[:3])}{more}"
-    return "every image must lie in a class sub-folder, or every row of the parquet have an integer `label`"
+    return (
+        "every image must lie in a class sub-folder, or every row of the parquet have a `label`: a word, or a number "
+        "from 0 up"
+    )
+
+
+def _named(source: Source) -> Source:
+    """The source with names for its classes: numbers without names are their own, and count from 0 as others do."""
+    if source.labels is None or source.classes is not None:
+        return source
+    numbers = sorted(set(source.labels))
+    place = {number: i for i, number in enumerate(numbers)}
+    return dataclasses.replace(
+        source, labels=[place[label] for label in source.labels], classes=[str(number) for number in numbers]
+    )
 
 
 def _relabelled(test: Source, train: Source) -> Source:
     """`test` with labels that count into the classes of `train`, matched by name."""
-    if test.classes is None or train.classes is None or test.labels is None or test.classes == train.classes:
+    if test.classes is None or train.classes is None or test.labels is None or train.labels is None:
         return test
     place = {name: i for i, name in enumerate(train.classes)}
-    used = {test.classes[label] for label in test.labels}
-    if strangers := sorted(used - place.keys()):
+    taught = {train.classes[label] for label in set(train.labels)}
+    used = {test.classes[label] for label in set(test.labels)}
+    if strangers := sorted(used - taught):
         raise DataError(
             f"{test.title!r} has classes that {train.title!r} lacks: {', '.join(strangers[:5])}"
-            f"{did_you_mean(strangers[0], place)}; classes are matched by name"
+            f"{did_you_mean(strangers[0], taught)}; classes are matched by name"
         )
     labels = [place[test.classes[label]] for label in test.labels]
     return dataclasses.replace(test, labels=labels, classes=train.classes)

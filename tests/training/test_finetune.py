@@ -19,6 +19,7 @@ import zoo
 from zoo.cli import main
 from zoo.encoder import Encoder
 from zoo.errors import DataError, RecipeError, Unsupported
+from zoo.loading import untrained
 from zoo.sources import open_source, train_and_test
 from zoo.training import engine
 from zoo.training.methods import Step
@@ -62,6 +63,7 @@ def rates(method: FineTuning) -> dict[str, float]:
 
 
 OPTIM = Optim()
+FAMILY_NAMES = ["vit", "vit, the mean", "beit", "eva", "xcit", "swin", "swin, UM-MAE's", "pvt", "resnet"]
 
 # Layers from the image up, with the head as the last, counted by hand from each paper's or timm's description.
 BY_HAND = {
@@ -91,6 +93,21 @@ BY_HAND = {
             "classifier.bias": 7,
         },
     ),
+    "pvt": (
+        6,  # patches, one block in each of four stages, head; what enters a stage belongs to its first block
+        {
+            "patch_embed.proj.weight": 0,
+            "stages.0.pos_embed": 1,
+            "stages.1.downsample.proj.weight": 2,
+            "stages.1.blocks.0.mlp.fc1.weight": 2,
+            "stages.2.pos_embed": 3,
+            "stages.3.downsample.norm.bias": 4,
+            "cls_token": 4,
+            "cls_position": 4,
+            "norm.weight": 4,
+            "classifier.weight": 5,
+        },
+    ),
     "resnet": (
         6,  # stem, one block in each of four stages, head
         {
@@ -118,8 +135,19 @@ def test_each_layer_learns_at_its_rate_by_hand(family: str, task: Callable[..., 
     assert set(rates(tuning(task(family), layer_decay=1.0)).values()) == {1.0}
 
 
-def test_positions_tokens_biases_and_norms_do_not_decay(task: Callable[..., Task]) -> None:
-    method = tuning(task())
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_only_the_head_and_a_norm_after_the_pooling_learn_at_full_rate(
+    family: str, task: Callable[..., Task]
+) -> None:
+    """A parameter whose layer nobody named would."""
+    found = rates(tuning(task(family), layer_decay=0.5))
+    full = {name.split(".")[0] for name, rate in found.items() if rate == 1}
+    assert "classifier" in full and full <= {"classifier", "fc_norm"} and min(found.values()) < 0.5
+
+
+@pytest.mark.parametrize("family", ["vit", "pvt"])
+def test_positions_tokens_biases_and_norms_do_not_decay(family: str, task: Callable[..., Task]) -> None:
+    method = tuning(task(family))
     names = {id(p): name for name, p in method.backbone.named_parameters()}
     decays = {
         names[id(p)] for group in method.param_groups(OPTIM) if group["decays"] for p in group["params"]
@@ -127,7 +155,7 @@ def test_positions_tokens_biases_and_norms_do_not_decay(task: Callable[..., Task
     assert decays == {
         name
         for name, p in method.backbone.named_parameters()
-        if p.ndim > 1 and name not in ("cls_token", "pos_embed")
+        if p.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "cls_position", "pos_embed")
     }
 
 
@@ -196,9 +224,6 @@ def test_a_view_repeats_and_each_augmentation_shows(task: Callable[..., Task]) -
     assert not torch.equal(views["plain"], views["randaugment"])
     same = (views["plain"] == views["erase"]).all(0).float().mean()
     assert 0.5 < same < 0.99  # a box of 2 % to a third is filled
-
-
-FAMILY_NAMES = ["vit", "vit, the mean", "beit", "eva", "xcit", "swin", "swin, UM-MAE's", "pvt", "resnet"]
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -298,7 +323,42 @@ def test_a_killed_one_goes_on_to_the_same_score(
     [again] = finetune_rows(task("vit", *knobs, work=tmp_path / "cut"))
     assert len(steps) == 8 + 12 - 7  # the seven that were done are not done again
     assert again["top1"] == whole[0]["top1"]
-    assert not [*(tmp_path / "cut").iterdir()] and not [*(tmp_path / "whole").iterdir()]
+
+
+def test_what_is_done_is_not_done_again_until_all_scores_are_there(
+    task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its last step, from scratch, it has two finished fits: that step and the scores are left to do."""
+    chosen = task("vit", "--schedule.epochs", "1", "--run.checkpoint_minutes", "0", "--method.mixup", "0")
+    step, steps = engine.train_step, []
+
+    def dies(*words: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 3 * 6:
+            raise Killed
+        return step(*words)
+
+    def scores() -> list[dict[str, Any]]:
+        given = (chosen.encoder, chosen.train, chosen.test, ["finetune"])
+        return tuned_scores(*given, baselines=True, knobs=chosen.knobs, work=tmp_path)
+
+    monkeypatch.setattr(engine, "train_step", dies)
+    whole = scores()
+    assert len(steps) == 2 * 6 and not [*tmp_path.iterdir()]
+    steps[:] = [1] * 6
+    with pytest.raises(Killed):
+        scores()
+    assert len([*tmp_path.glob("*/checkpoint.pt")]) == 2
+    steps.clear()
+    assert [each["top1"] for each in scores()] == [each["top1"] for each in whole]
+    assert len(steps) == 1 and not [*tmp_path.iterdir()]
+
+
+def test_from_scratch_begins_by_the_seed(task: Callable[..., Task]) -> None:
+    encoder = task("vit").encoder
+    first, again, other = (untrained(encoder, seed).module.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
 
 
 def test_the_seed_decides_and_other_settings_get_another_folder(
@@ -308,8 +368,8 @@ def test_the_seed_decides_and_other_settings_get_another_folder(
         chosen = task("vit", "--schedule.epochs", "1", *knobs, work=tmp_path)
         recipe = finetune_recipe(chosen)
         method = FineTuning(FinetuneConfig(), recipe, chosen.encoder, 3)
-        _, folder = fit(chosen, method, recipe, chosen.train)
-        return folder, method.head.weight.detach()
+        fit(chosen, method, recipe, chosen.train)
+        return chosen.fits[0], method.head.weight.detach()
 
     first, second = once(), once("--optim.lr", "1e-2")
     assert first[0] != second[0] and not torch.equal(first[1], second[1])
@@ -326,6 +386,8 @@ def test_the_seed_decides_and_other_settings_get_another_folder(
         (["--arch.name", "resnet18"], r"of --arch\.… only --arch\.drop_path can be turned"),
         (["--run.seed", "4"], "given as --seed"),
         (["--method.mixupp", "1"], "did you mean 'method.mixup'"),
+        (["--data.limit", "5"], r"--data\.limit does nothing in an evaluation: --limit takes fewer images"),
+        (["--run.minutes", "5"], r"--run\.minutes does nothing .*--schedule\.steps"),
     ],
 )
 def test_knobs_that_cannot_work_are_told(knobs: list[str], says: str, task: Callable[..., Task]) -> None:
@@ -336,8 +398,10 @@ def test_knobs_that_cannot_work_are_told(knobs: list[str], says: str, task: Call
 def test_what_cannot_be_tuned_is_told(paints: Path, task: Callable[..., Task]) -> None:
     chosen = task()
     graph: Any = type("Graph", (), {"card": chosen.encoder.card})()
-    with pytest.raises(RecipeError, match="leave out --backend onnx"):
-        tuned_scores(graph, chosen.train, chosen.test, ["finetune"])
+    bare: Any = type("Graph", (), {"card": chosen.encoder.card, "module": torch.nn.Identity()})()
+    for each in (graph, bare):
+        with pytest.raises(RecipeError, match="leave out --backend onnx"):
+            tuned_scores(each, chosen.train, chosen.test, ["finetune"])
     with pytest.raises(DataError, match="unlabelled"):
         tuned_scores(chosen.encoder, open_source(paints / "train" / "red"), chosen.test, ["finetune"])
     with pytest.raises(Unsupported, match=r"did you mean 'finetune'.*lowshot"):

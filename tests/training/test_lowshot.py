@@ -71,7 +71,15 @@ def test_both_shares_and_the_mean_of_draws(
         for seed in (5, 6)
     ]
     assert alone[0][0]["settings"]["labels"] == alone[1][0]["settings"]["labels"] == 21
-    assert not [*tmp_path.iterdir()]
+
+
+def test_a_share_that_cannot_be_so_small_is_told(
+    paints: Path, encoder_of: Callable[[str], Encoder], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    train, test, _ = train_and_test(paints)
+    task = Task(encoder_of("vit"), train, test, 3, knobs=[*QUICK, "--schedule.epochs", "1"], work=tmp_path)
+    lowshot_rows(task, share=0.005)
+    assert "too small for 0.5% of the labels" in caplog.text and "makes 4.17% of the labels" in caplog.text
 
 
 def test_no_two_evaluations_share_a_draw() -> None:

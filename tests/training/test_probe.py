@@ -122,6 +122,8 @@ def test_rates_that_cannot_be_swept_are_told(task: Task) -> None:
     for words in (["0.1", "0.01"], ["0", "1"]):
         with pytest.raises(RecipeError, match="numbers above 0, low to high"):
             probe_rows(dataclasses.replace(task, knobs=[*QUICK, "--method.rates", *words]))
+    with pytest.raises(RecipeError, match=r"give --method\.rates"):
+        probe_recipe(dataclasses.replace(task, knobs=[*QUICK, "--optim.lr", "5e-4"]))
     recipe = probe_recipe(task)
     with pytest.raises(RecipeError, match="--protocol linear_sgd"):
         recipe.method.build(recipe)

@@ -243,7 +243,7 @@ def test_embed_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 
 
 @pytest.mark.parametrize(("images", "learnt"), [(12, True), (9, False)])
-def test_evaluate_says_when_test_images_were_trained_on(
+def test_evaluate_and_compare_say_when_test_images_were_trained_on(
     images: int, learnt: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Training with --test takes all of undivided data, of which evaluating without it holds a share out."""
@@ -261,8 +261,12 @@ def test_evaluate_says_when_test_images_were_trained_on(
     assert training is not None
     own = dataclasses.replace(training, data="shades", images=images)
     write_card(dataclasses.replace(card(model), training=own), model / "README.md")
-    code, _, err = answer(capsys, "evaluate", str(model), str(data), "--size", "32")
-    assert code == 0 and ("was trained on all of shades" in err) == learnt
+    for words in (
+        ["evaluate", str(model), str(data), "--size", "32"],
+        ["compare", str(data), "--models", str(model)],
+    ):
+        code, _, err = answer(capsys, *words)
+        assert code == 0 and ("was trained on all of shades" in err) == learnt
 
 
 def test_embed_names_its_own_remedies(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -343,3 +343,60 @@ def test_repr_is_one_line(tmp_path: Path) -> None:
 def test_needs_no_torch() -> None:
     code = "import zoo.sources, sys; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def labelled_parquet(path: Path, labels: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = len(labels)  # type: ignore[arg-type]
+    images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(count)]
+    pq.write_table(pa.table({"image": images, "label": labels}), path)
+    return path
+
+
+def test_a_class_of_the_test_split_that_no_training_image_has_is_refused(tmp_path: Path) -> None:
+    names = [
+        f"{split}/{i}.png" for split in ("train/cat", "train/dog", "val/cat", "val/dogs") for i in range(2)
+    ]
+    with pytest.raises(DataError, match=r"has classes that .* lacks: dogs; did you mean 'dog'\?"):
+        train_and_test(folder(tmp_path, *names))
+
+
+def test_numbers_without_names_are_matched_by_themselves(tmp_path: Path) -> None:
+    """Folders called 0, 1, 10 and 2 are sorted as words; a parquet's numbers find them all the same."""
+    train = folder(tmp_path / "train", *[f"{name}/{i}.png" for name in (0, 1, 2, 10) for i in range(2)])
+    test = labelled_parquet(tmp_path / "test" / "rows.parquet", [0, 1, 2, 10])
+    taught, tested, _ = train_and_test(train, test)
+    assert taught.classes == ["0", "1", "10", "2"] and tested.labels == [0, 1, 3, 2]
+    sparse = labelled_parquet(tmp_path / "species.parquet", [47219, 1234567] * 5)
+    few, held, _ = train_and_test(sparse)
+    assert few.classes == held.classes == ["47219", "1234567"] and classes_of(few, held) == 2
+    assert set(few.labels or []) == set(held.labels or []) == {0, 1}
+    with pytest.raises(DataError, match="lacks: 10, 2; .*classes are matched by name"):
+        train_and_test(labelled_parquet(tmp_path / "two.parquet", [0, 1] * 3), test)
+
+
+def test_pandas_categories_are_labels(tmp_path: Path) -> None:
+    words = pa.array(["dog", "cat", "dog"]).dictionary_encode()
+    source = open_source(labelled_parquet(tmp_path / "rows.parquet", words))
+    assert source.classes == ["cat", "dog"] and source.labels == [1, 0, 1]
+
+
+def test_test_images_among_the_training_ones_are_refused(tmp_path: Path) -> None:
+    whole = folder(tmp_path / "pets", *[f"{name}/{i}.png" for name in "ab" for i in range(5)])
+    for test in (whole, whole / "a"):
+        with pytest.raises(
+            DataError, match=r"of the test set .* are among the training ones, such as .*a/0\.png"
+        ):
+            train_and_test(whole, test)
+    divided = folder(
+        tmp_path / "divided", *[f"{split}/{i}/0.png" for split in ("train", "val") for i in "ab"]
+    )
+    assert len(train_and_test(divided, divided)[1]) == 2  # its own validation split
+
+
+def test_splits_that_are_all_to_test_on_are_not_mixed(tmp_path: Path) -> None:
+    lone = folder(tmp_path / "lone", *[f"val/{name}/{i}.png" for name in "ab" for i in range(5)])
+    assert train_and_test(lone)[2].startswith("No training split in lone: 20% of every class held out")
+    both = folder(lone, "test/a/0.png", "test/b/1.png")
+    with pytest.raises(DataError, match="has the splits validation and test and none to train on"):
+        train_and_test(both)

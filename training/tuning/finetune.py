@@ -1,4 +1,8 @@
-"""Fine-tuning as BEiT and MAE do it (2106.08254, §3.1; 2111.06377, §A.1): all weights learn, early layers slower."""
+"""Fine-tuning as BEiT and MAE do it (2106.08254, §3.1; 2111.06377, §A.1): all weights learn, early layers slower.
+
+Layers are grouped as timm groups them: a final norm before the pooling learns as fast as the last block, where BEiT and
+MAE have it learn as fast as the head.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from zoo.training import augment
 from zoo.training.methods import Method, Step, Views
 from zoo.training.optimisers import layer_decayed
 from zoo.training.recipe import Optim, Recipe, Schedule
-from zoo.training.tuning.trained import Task, fit, forget, recipe_for, row_of, told_right
+from zoo.training.tuning.trained import Task, fit, recipe_for, row_of, told_right
 
 # Families whose grids shrink from stage to stage.
 PYRAMIDS = ("swin", "pvt", "resnet")
@@ -47,8 +51,8 @@ class FinetuneConfig:
         """Never: fine-tuning begins with an encoder (`FineTuning`). Raises RecipeError."""
         raise RecipeError("fine-tuning begins with a model: zoo evaluate MODEL DATA --protocol finetune")
 
-    def check(self, batch: int, parts: int) -> None:
-        """RecipeError for a knob whose value cannot work."""
+    def check(self, recipe: Recipe) -> None:
+        """RecipeError for a knob whose value cannot work in that recipe."""
         shares = {"smoothing": self.smoothing, "erase": self.erase}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
             raise RecipeError(
@@ -63,9 +67,15 @@ class FinetuneConfig:
             raise RecipeError(f"--method.randaugment is {self.randaugment}; give a magnitude from 0 to 10")
         if self.mixup < 0 or self.cutmix < 0:
             raise RecipeError("--method.mixup and --method.cutmix are alphas; give 0 for none, or more")
+        batch, parts = recipe.optim.batch, recipe.optim.accumulate
         if (self.mixup or self.cutmix) and batch // parts % 2:
             cut = f" in {parts} parts" if parts > 1 else ""
             raise RecipeError(f"--optim.batch is {batch}{cut}, and mixing takes pairs; give {batch + parts}")
+        if self.randaugment and recipe.arch.in_chans not in MODES:
+            raise RecipeError(
+                f"RandAugment changes pictures of 1 or 3 channels, and these images have {recipe.arch.in_chans}; give "
+                "--method.randaugment 0"
+            )
 
 
 class FineTuning(Method):
@@ -73,12 +83,6 @@ class FineTuning(Method):
 
     def __init__(self, config: FinetuneConfig, recipe: Recipe, encoder: Encoder, classes: int) -> None:
         super().__init__()
-        config.check(recipe.optim.batch, recipe.optim.accumulate)
-        if config.randaugment and recipe.arch.in_chans not in MODES:
-            raise RecipeError(
-                f"RandAugment changes pictures of 1 or 3 channels, and these images have {recipe.arch.in_chans}; give "
-                "--method.randaugment 0"
-            )
         self.config, self.size, self.classes = config, recipe.data.size, classes
         self.family: Family = encoder.family
         self.transform = encoder.transform
@@ -170,7 +174,7 @@ def usual_decay(task: Task) -> float:
 
 def finetune_recipe(task: Task) -> Recipe:
     """30 epochs of AdamW at 1e-3 for a batch of 256: BEiT's rate, fewer epochs than MAE's 100."""
-    return recipe_for(
+    recipe = recipe_for(
         task,
         FinetuneConfig(layer_decay=usual_decay(task)),
         Optim(batch=128, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
@@ -178,17 +182,17 @@ def finetune_recipe(task: Task) -> Recipe:
         images=len(task.train),
         drop_path=0.1,
     )
+    cast(FinetuneConfig, recipe.method).check(recipe)
+    return recipe
 
 
 def finetune_rows(task: Task) -> list[dict[str, Any]]:
     """One row: top-1 of the last epoch, never the best."""
     recipe = finetune_recipe(task)
     method = FineTuning(cast(FinetuneConfig, recipe.method), recipe, task.encoder, task.classes)
-    state, folder = fit(task, method, recipe, task.train)
+    state = fit(task, method, recipe, task.train)
     told = told_right(task, method.backbone, method.head)
-    row = row_of("finetune", task, task.train, [told], recipe, state.seconds / 60, **settings_of(recipe))
-    forget([folder])
-    return [row]
+    return [row_of("finetune", task, task.train, [told], recipe, state.seconds / 60, **settings_of(recipe))]
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

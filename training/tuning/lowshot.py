@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections import defaultdict
 from typing import Any, cast
@@ -11,10 +12,13 @@ import numpy as np
 
 from zoo.errors import RecipeError
 from zoo.masking import splitmix64
+from zoo.protocols import share_of_labels
 from zoo.sources import Source, rank
 from zoo.training.recipe import Optim, Recipe, Schedule
 from zoo.training.tuning.finetune import FinetuneConfig, FineTuning, settings_of, usual_decay
-from zoo.training.tuning.trained import Task, check_few, fit, forget, recipe_for, row_of, told_right
+from zoo.training.tuning.trained import Task, check_few, fit, recipe_for, row_of, told_right
+
+log = logging.getLogger(__name__)
 
 # Share of the labels, and how many draws of so many are averaged: few labels make a lucky draw likely.
 SHARES = {0.01: 5, 0.1: 1}
@@ -46,14 +50,22 @@ def lowshot_recipe(task: Task, share: float, images: int) -> Recipe:
         layer_decay=usual_decay(task), mixup=0, cutmix=0, smoothing=0, randaugment=0, erase=0
     )
     optim = Optim(batch=batch, lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05)
-    return recipe_for(task, config, optim, Schedule(epochs=epochs, warmup_epochs=5), images=images)
+    recipe = recipe_for(task, config, optim, Schedule(epochs=epochs, warmup_epochs=5), images=images)
+    cast(FinetuneConfig, recipe.method).check(recipe)
+    return recipe
+
+
+def lowshot_recipes(task: Task, share: float | None = None) -> dict[float, Recipe]:
+    """The recipe for each share of the labels, 1 % and 10 % where none is given; of several draws, the first one's."""
+    if share is not None and not 0 < share <= 1:
+        raise RecipeError(f"share is {share}; give a share of the labels in (0, 1], such as 0.01")
+    shares = SHARES if share is None else [share]
+    return {each: lowshot_recipe(task, each, len(balanced(task.train, each, task.seed))) for each in shares}
 
 
 def lowshot_rows(task: Task, share: float | None = None) -> list[dict[str, Any]]:
     """A row for each share of the labels, 1 % and 10 % where none is given; the mean of five draws at 1 %."""
-    if share is not None and not 0 < share <= 1:
-        raise RecipeError(f"share is {share}; give a share of the labels in (0, 1], such as 0.01")
-    return [_row(task, each, SHARES.get(each, 1)) for each in ([share] if share else SHARES)]
+    return [_row(task, each, SHARES.get(each, 1)) for each in lowshot_recipes(task, share)]
 
 
 def draw_seed(seed: int, draw: int) -> int:
@@ -62,17 +74,20 @@ def draw_seed(seed: int, draw: int) -> int:
 
 
 def _row(task: Task, share: float, draws: int) -> dict[str, Any]:
-    told, folders, minutes = [], [], 0.0
+    told, minutes = [], 0.0
     for draw in range(draws):
         seeded = dataclasses.replace(task, seed=draw_seed(task.seed, draw))
         few = balanced(task.train, share, seeded.seed)
         check_few(few)
         recipe = lowshot_recipe(seeded, share, len(few))
         method = FineTuning(cast(FinetuneConfig, recipe.method), recipe, task.encoder, task.classes)
-        state, folder = fit(seeded, method, recipe, few)
+        state = fit(seeded, method, recipe, few)
         told.append(told_right(seeded, method.backbone, method.head))
-        folders.append(folder)
         minutes += state.seconds / 60
     row = row_of("lowshot", task, few, told, recipe, minutes, **settings_of(recipe))
-    forget(folders)
+    if (true := len(few) / len(task.train)) > 1.5 * share:
+        log.warning(
+            "%s is too small for %s: one image of each class, the least there is, makes %s",
+            *(task.train.title, share_of_labels(share), share_of_labels(true)),
+        )
     return {**row, "share": share}

@@ -20,9 +20,10 @@ from zoo.encoder import Encoder
 from zoo.errors import RecipeError
 from zoo.sources import Source, share_of_each_class
 from zoo.training import augment
+from zoo.training.knobs import named
 from zoo.training.methods import Method, Step, Views
 from zoo.training.recipe import Optim, Recipe, Schedule
-from zoo.training.tuning.trained import Task, fit, forget, recipe_for, row_of, scored, told_right
+from zoo.training.tuning.trained import Task, fit, recipe_for, row_of, scored, told_right
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +57,6 @@ class Sweep(Method):
 
     def __init__(self, config: SweepConfig, recipe: Recipe, encoder: Encoder, classes: int) -> None:
         super().__init__()
-        config.check()
         self.config, self.size, self.classes = config, recipe.data.size, classes
         self.transform, self.family = encoder.transform, encoder.family
         self.backbone = copy.deepcopy(encoder.module).float().requires_grad_(False)
@@ -119,13 +119,17 @@ def probe_recipe(task: Task) -> Recipe:
     Of the pooled features of every model alike: DINO's own probe of small ViTs reads the class tokens of four blocks,
     and MAE's trains by LARS in batches of 16,384.
     """
-    return recipe_for(
+    if "optim.lr" in named(list(task.knobs)):
+        raise RecipeError("linear_sgd sweeps its learning rates: give --method.rates, for a batch of 256")
+    recipe = recipe_for(
         task,
         SweepConfig(),
         Optim(batch=256, lr=0.1, kind="sgd", weight_decay=0.0),
         Schedule(epochs=100, warmup_epochs=0),
         images=len(task.train),
     )
+    cast(SweepConfig, recipe.method).check()
+    return recipe
 
 
 def probe_rows(task: Task) -> list[dict[str, Any]]:
@@ -138,7 +142,7 @@ def probe_rows(task: Task) -> list[dict[str, Any]]:
     assert labels is not None  # classes_of said so
     method = Sweep(config, recipe, task.encoder, task.classes)
     marked = [label + task.classes * (i in held) for i, label in enumerate(labels)]
-    state, folder = fit(task, method, recipe, dataclasses.replace(task.train, labels=marked))
+    state = fit(task, method, recipe, dataclasses.replace(task.train, labels=marked))
     method.eval()
     swept: dict[str, Any] = {"lr": list(config.rates)}
     if held:
@@ -152,9 +156,7 @@ def probe_rows(task: Task) -> list[dict[str, Any]]:
         )
     told = told_right(task, method.backbone, nn.Sequential(method.norm, method.whole[best]))
     swept["chosen lr"] = config.rates[best]
-    row = row_of("linear_sgd", task, task.train, [told], recipe, state.seconds / 60, **swept)
-    forget([folder])
-    return [row]
+    return [row_of("linear_sgd", task, task.train, [told], recipe, state.seconds / 60, **swept)]
 
 
 def _best(task: Task, method: Sweep, judges: Source) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from zoo.sources import Source
 from zoo.training.data import cut_views
 from zoo.training.disk import told_when_full
 from zoo.training.engine import loop, start_accelerator
-from zoo.training.knobs import with_knobs
+from zoo.training.knobs import named, with_knobs
 from zoo.training.methods import Method
 from zoo.training.progress import State
 from zoo.training.recipe import Arch, Data, MethodConfig, Optim, Recipe, Run, Schedule
@@ -35,6 +35,13 @@ from zoo.words import counted
 
 # Below this many bytes of decoded images they are kept in memory.
 CACHED = 2**31
+# Knobs of a training that an evaluation does not look at, and what to turn instead.
+DEAF = {
+    "data.limit": "--limit takes fewer images of either split",
+    "data.mean": "images are normalised as the model's card says",
+    "data.std": "images are normalised as the model's card says",
+    "run.minutes": "give --schedule.epochs or --schedule.steps",
+}
 # Top-5 says nothing where there are few classes.
 FEW_CLASSES = 20
 
@@ -43,7 +50,8 @@ FEW_CLASSES = 20
 class Task:
     """One encoder on one split, and the knobs of the command line. scratch: its weights are random ones.
 
-    work: where checkpoints go until a score is there; None for a folder of $ZOO_HOME.
+    work: where checkpoints go until all scores of a call are there; None for a folder of $ZOO_HOME. fits: the folders
+    that this task and its draws have put there.
     """
 
     encoder: Encoder
@@ -54,6 +62,7 @@ class Task:
     knobs: Sequence[str] = ()
     scratch: bool = False
     work: Path | None = None
+    fits: list[Path] = field(default_factory=list)
 
 
 def recipe_for(
@@ -61,8 +70,11 @@ def recipe_for(
 ) -> Recipe:
     """The recipe of an evaluation on so many images, with the knobs of the command line turned.
 
-    RecipeError where they ask for another encoder than the one that is evaluated.
+    Training views are cut from images as small as the test images are made, where the papers cut them from whole ones.
+    RecipeError for knobs that ask for another encoder than the one that is evaluated, or that would do nothing.
     """
+    if deaf := [name for name in named(list(task.knobs)) if name in DEAF]:
+        raise RecipeError(f"--{deaf[0]} does nothing in an evaluation: {DEAF[deaf[0]]}")
     card, transform = task.encoder.card, task.encoder.transform
     side = round(transform.size / transform.crop_pct)
     own = Arch(
@@ -100,8 +112,8 @@ def recipe_for(
     return turned
 
 
-def fit(task: Task, method: Method, recipe: Recipe, train: Source) -> tuple[State, Path]:
-    """Every step of `recipe` on `train`, going on where an earlier call stopped; and the folder, to be removed."""
+def fit(task: Task, method: Method, recipe: Recipe, train: Source) -> State:
+    """Every step of `recipe` on `train`, going on where an earlier call stopped."""
     folder = task.work or home().parent / "tuning"
     told = (weights_hash(task.encoder), images_hash(train, range(len(train))), recipe.describe())
     folder = (
@@ -118,12 +130,13 @@ def fit(task: Task, method: Method, recipe: Recipe, train: Source) -> tuple[Stat
     with told_when_full(folder):
         sweep(folder)  # what a killed call was writing
         loop(accelerator, method, dataset, recipe, folder, state)
-    return state, folder
+    task.fits.append(folder)
+    return state
 
 
-def forget(folders: Sequence[Path]) -> None:
-    """Remove the checkpoints of finished fits."""
-    for folder in folders:
+def forget(task: Task) -> None:
+    """Remove the checkpoints of a task, whose scores nobody will ask for again."""
+    for folder in task.fits:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -192,7 +205,8 @@ def row_of(
 
 def check_trainable(encoder: Encoder) -> None:
     """Raises RecipeError for an encoder that has no weights to train."""
-    if not isinstance(getattr(encoder, "module", None), nn.Module):
+    module = getattr(encoder, "module", None)
+    if not isinstance(module, nn.Module) or next(module.parameters(), None) is None:
         raise RecipeError("an exported graph cannot be trained; leave out --backend onnx")
 
 

@@ -200,15 +200,25 @@ class PVT(nn.Module):
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Groups of parameters for layer-wise learning rates, as timm's pyramids have them."""
-        blocks = [(r"^stages\.(\d+).(downsample|pos_embed)", (0,)), (r"^stages\.(\d+)\.\w+\.(\d+)", None)]
+        """Groups of parameters for layer-wise learning rates, as timm's pyramids have them.
+
+        What enters a stage belongs to its first block, the class token to the last stage's.
+        """
+        last = len(self.stages) - 1
+        blocks = [
+            (r"^stages\.(\d+)\.(?:downsample|pos_embed)", (0,)),
+            (r"^stages\.(\d+)\.\w+\.(\d+)", None),
+            (r"^cls_(?:token|position)$", (last, 0)),
+            (r"^norm", (99999,)),  # timm's number for the layer before
+        ]
         return {
-            "stem": r"^patch_embed",
-            "blocks": r"^stages\.(\d+)" if coarse else [*blocks, (r"^norm", (99999,))],
+            "stem": r"^(?:patch_embed|pos_embed)",
+            "blocks": r"^stages\.(\d+)" if coarse else blocks,
         }
 
     def no_weight_decay(self) -> set[str]:
-        return {"pos_embed", "cls_token", "cls_position"}
+        positions = {name for name, _ in self.named_parameters() if name.endswith("pos_embed")}
+        return {*positions, "cls_token", "cls_position"}
 
 
 def _narrow(tensor: Tensor) -> None:

@@ -22,9 +22,9 @@ from zoo.cli.arguments import (
 from zoo.cli.rooms import room
 from zoo.files import write_json
 from zoo.found import check_exists
-from zoo.protocols import LABELLED, TRAINED, TRAINING, UNTRAINED, check_protocols
+from zoo.protocols import LABELLED, TRAINED, TRAINING, UNTRAINED, check_protocols, share_of_labels
 from zoo.registry import card, find
-from zoo.sources import HELD_OUT, classes_of, open_source, train_and_test
+from zoo.sources import classes_of, open_source, train_and_test
 from zoo.tables import table
 from zoo.words import counted
 
@@ -117,9 +117,9 @@ def _embedded(total: int, folder: Path) -> str:
 def _evaluate_arguments(parser: Parser) -> None:
     parser.epilog = (
         f"protocols:\n{listed(PHRASES)}\n\n"
-        "linear_sgd, lowshot and finetune train: their knobs are a recipe's, such as --schedule.epochs 10, "
-        "--optim.lr 5e-4,\n--method.mixup 0 or --run.threads 2.\n"
-        "The same command again continues one that was stopped: until the score is there, checkpoints lie in\n"
+        "linear_sgd, lowshot and finetune train: their knobs are a recipe's, such as --schedule.epochs 10 and\n"
+        "--run.threads 2, or --optim.lr 5e-4 of the latter two.\n"
+        "The same command again continues one that was stopped: until all scores are there, checkpoints lie in\n"
         "$ZOO_HOME/tuning (default: ~/.cache/ssl-zoo/tuning)."
     )
     add_model(parser)
@@ -184,16 +184,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if set(arguments.protocol) & set(LABELLED):
         classes_of(train, test)  # what is missing is told before torch is imported
     encoder = load_model(arguments, arguments.size)
+    from zoo.evaluate.seen import told_seen
+
     print(origin, file=sys.stderr)
-    if _learnt_from(encoder, train, test):
-        print(
-            f"{encoder.card.name} was trained on all of {train.name}, these test images too: "
-            "take those of its own --test, or others",
-            file=sys.stderr,
-        )
+    if seen := told_seen(encoder.card, train, test):
+        print(seen, file=sys.stderr)
     if arguments.limit is not None:
         train, test = train.spread(arguments.limit), test.spread(arguments.limit)
     scores = _scores(arguments, encoder, train, test)
+    if arguments.limit is not None:  # a score on fewer images takes no other's place
+        scores = [{**score, "settings": {**score["settings"], "limit": arguments.limit}} for score in scores]
     rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
     print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
     if len(test) < FEW:
@@ -210,20 +210,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         write_results(arguments.model, [result for each in told for result in each])
 
 
-def _learnt_from(encoder: Encoder, train: Source, test: Source) -> bool:
-    """Whether test images that were held out just now are among those that the encoder's training had.
-
-    So it is where `zoo train DATA --test OTHERS` was given all of undivided data.
-    """
-    training = encoder.card.training
-    return (
-        training is not None
-        and (test.split or "").startswith(HELD_OUT)
-        and training.data == train.title
-        and training.images > len(train)
-    )
-
-
 def _scores(
     arguments: argparse.Namespace, encoder: Encoder, train: Source, test: Source
 ) -> list[dict[str, Any]]:
@@ -233,6 +219,9 @@ def _scores(
     trained = [protocol for protocol in arguments.protocol if protocol in TRAINING]
     frozen = [protocol for protocol in arguments.protocol if protocol not in TRAINING]
     asked: dict[str, Any] = {"baselines": arguments.baselines, "seed": arguments.seed}
+    if trained:
+        tuning: dict[str, Any] = {"knobs": arguments.knobs, "seed": arguments.seed}
+        room("training.scores").tuning_task(encoder, train, test, trained, **tuning)
     scores = measure(encoder, train, test, frozen, **asked) if frozen else []
     scratch = arguments.weights == "random"
     if scratch:
@@ -283,7 +272,7 @@ def _told(score: dict[str, Any]) -> tuple[str, str, str]:
     if score["protocol"] != "reconstruction":
         named = score["protocol"]
         if "share" in score:
-            named += f", {score['share']:.0%} of the labels"
+            named += f", {share_of_labels(score['share'])}"
         top1 = f"{score['top1']:.2f} % ({score['low']:.1f}–{score['high']:.1f})"
         top5 = f", top-5 {score['top5']:.2f} %" if "top5" in score else ""
         minutes = f", {score['minutes']:.1f} min" if "minutes" in score else ""

@@ -56,7 +56,7 @@ def measure(
     if frozen and baselines:
         from zoo.loading import untrained
 
-        again = frozen_scores(untrained(encoder), train, test, frozen, seed=seed, **settings)
+        again = frozen_scores(untrained(encoder, seed), train, test, frozen, seed=seed, **settings)
         rows += [{**row, "features": UNTRAINED} for row in again]
         votes = {name: settings[name] for name in ("k", "temperature") if name in settings}
         rows += pixel_scores(encoder, train, test, frozen, seed=seed, **votes)

@@ -19,6 +19,7 @@ from zoo.errors import DataError
 from zoo.evaluate.intervals import Score, resampled
 from zoo.evaluate.knn import knn_predict
 from zoo.evaluate.linear import linear_probe
+from zoo.evaluate.seen import told_seen
 from zoo.extraction import default_batch, extract, images_hash, read_features, weights_hash
 from zoo.files import write_json
 from zoo.protocols import TRAINED, UNTRAINED
@@ -80,7 +81,8 @@ def compare(
     for model in models:
         if isinstance(model, str | Path):
             find(model)  # a misspelt name must not end an hour of the others
-    train, tested, origin = train_and_test(data, test)
+    whole, whole_test, origin = train_and_test(data, test)
+    train, tested = whole, whole_test
     if limit is not None:
         train, tested = train.spread(limit), tested.spread(limit)
     classes_of(train, tested)
@@ -92,6 +94,8 @@ def compare(
         from zoo.loading import load, untrained
 
         encoder = load(str(model), device=device) if isinstance(model, str | Path) else model
+        if seen := told_seen(encoder.card, whole, whole_test):
+            _log.warning("%s", seen)
         rows.append(_compared(encoder, TRAINED, train, tested, seed, place))
         if baselines:
             rows.append(_compared(untrained(encoder), UNTRAINED, train, tested, seed, place))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoo.cards import ModelCard, Result
-from zoo.protocols import SPEED, TRAINED
+from zoo.protocols import SPEED, TRAINED, share_of_labels
 from zoo.sources import Source
 
 # Found by the evaluation itself: another run of the same protocol may find another.
@@ -36,7 +36,7 @@ def results_of(row: dict[str, Any], test: Source, command: str) -> list[Result]:
         values = [(f"top-{k}", round(row[f"top{k}"], 2), "%") for k in (1, 5) if f"top{k}" in row]
     task = row["protocol"]
     if "share" in row:
-        task = f"{task}, {row['share']:.0%} of the labels"
+        task = f"{task}, {share_of_labels(row['share'])}"
     if row.get("features", TRAINED) != TRAINED:
         task = f"{task}, {row['features']}"
     return [
