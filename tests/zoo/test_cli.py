@@ -299,6 +299,10 @@ def test_scores_go_onto_the_model_s_own_card(capsys: pytest.CaptureFixture[str],
         64,
     )
     assert result.command == f"zoo evaluate {model} {data} --size 64 --protocol knn"
+    words = ("--size", "64", "--limit", "6", "--write-card")
+    assert answer(capsys, "evaluate", str(model), str(data), *words)[0] == 0
+    *_, whole, few = card(model).results  # though six images were all there were
+    assert whole == result and few.settings == {**result.settings, "limit": 6} and "--limit 6" in few.command
 
 
 def test_an_unknown_protocol_names_those_there_are(
