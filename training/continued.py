@@ -53,7 +53,7 @@ def claim_folder(out: Path, mine: dict[str, Any]) -> bool:
 # Knobs that may change between two starts of one run, because they do not change what it computes.
 _FREE = {
     *("run.checkpoint_minutes", "run.log_every", "run.threads", "run.compile", "run.licence", "run.sentry"),
-    *("data.workers", "arch.crop_pct"),
+    *("data.workers", "data.cache", "arch.crop_pct"),
 }
 
 

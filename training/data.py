@@ -58,6 +58,11 @@ class Batch:
     skipped: list[str]
     labels: Tensor | None = None
 
+    def pin_memory(self) -> Batch:
+        """Where a GPU copies from without the processor; the data loader asks for it."""
+        labels = None if self.labels is None else self.labels.pin_memory()
+        return Batch([view.pin_memory() for view in self.views], self.noise, self.skipped, labels)
+
     def to(self, device: torch.device) -> Batch:
         views = [view.to(device, non_blocking=True) for view in self.views]
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)

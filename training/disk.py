@@ -50,7 +50,8 @@ def _number_of(error: BaseException | None) -> int | None:
 
 
 def _room(out: Path) -> str:
-    free = shutil.disk_usage(out).free / 1e6
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free / 1e6
     checkpoint = out / "checkpoint.pt"
     if not checkpoint.is_file():
         return f"{free:.1f} MB are free"

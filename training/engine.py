@@ -186,8 +186,7 @@ def loop(
         checkpoint.restore(state)
         log.warning("continuing %s from step %d of %d", out, state.step, steps.total)
     if recipe.run.compile:
-        for module in bare.compiled():
-            module.compile()
+        _compile(bare)
 
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
     order = Order(len(dataset), recipe.optim.batch, recipe.run.seed, state.step, steps.total, rank, world)
@@ -219,6 +218,15 @@ def loop(
     if main and len(order):
         checkpoint.save(state)
         log.warning("%s", sentry.verdict())
+
+
+def _compile(method: Method) -> None:
+    """Compile what the method names as worth it."""
+    modules = method.compiled()
+    if not modules:
+        log.warning("--run.compile finds nothing to compile: %s names no parts", type(method).__name__)
+    for module in modules:
+        module.compile()
 
 
 def _warn_of_few(steps: Step) -> None:

@@ -261,6 +261,11 @@ class Recipe:
         for knob, value in zero_or_more.items():
             if not value >= 0:
                 raise RecipeError(f"{knob} is {value}; give 0 or more")
+        if self.data.size > self.data.side:
+            raise RecipeError(
+                f"--data.size is {self.data.size}, and images are reduced to a short side of {self.data.side} before "
+                f"views are cut: give --data.side {self.data.size} or more"
+            )
 
     def describe(self) -> dict[str, Any]:
         """The recipe as plain JSON, with the name of the method's file."""

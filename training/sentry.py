@@ -30,6 +30,7 @@ SEEN = 256  # images whose features are looked at
 PATIENCE, LONG = 50, 100  # steps that a number must stay bad for, after the warm-up
 # A loss may rest at chance for a fifth of the run, where that is more, and for so many steps at most.
 CHANCE_SHARE, CHANCE_STEPS = 0.2, 2000
+MOST = 4000  # looks that are remembered; of older ones than any window, then every second
 # Limits, by experiment on healthy runs and on runs with 1,000 times the learning rate: tests/training/test_sentry.py.
 RISE = 3.0  # the loss over the one of the run's first look
 # Of 1/√D, the std of features that fill the sphere, and an effective rank: below both every image looks alike. Only
@@ -98,6 +99,8 @@ class Sentry:
             row["dead_prototypes"] = self._dead(shares)
             row["prototype_entropy"] = torch.special.entr(shares).sum().item()
         self.rows.append(row)
+        if len(self.rows) > MOST:
+            self.rows = thinned(self.rows)
         self._judge()
         return {key: value for key, value in row.items() if key not in ("chance", "width", "images")}
 
@@ -277,13 +280,23 @@ class Sentry:
         if not self._recent(PATIENCE):
             return f"too short to be judged: {went}. {self._features(last)}"
         # Of the second half of the run, its second half against its first.
-        losses = [row["loss"] for row in self.rows[len(self.rows) // 2 :]]
-        early, late = mean(losses[: len(losses) // 2]), mean(losses[len(losses) // 2 :])
+        third, fourth = (
+            [row["loss"] for row in self.rows if first < row["step"] / last["step"] <= first + 0.25]
+            for first in (0.5, 0.75)
+        )
+        early, late = mean(third), mean(fourth)
         if abs(late - early) < 0.01 * abs(early):
             course = "flat, which is no fault"
         else:
             course = "rising still" if late > early else "falling still"
         return f"healthy: {went} and is {course}. {self._features(last)}"
+
+
+def thinned(rows: list[Row]) -> list[Row]:
+    """The first look, every second of those that no window reaches any more, and all later ones."""
+    since = rows[-1]["step"] - CHANCE_STEPS
+    old = [row for row in rows if row["step"] < since]
+    return [*old[::2], *rows[len(old) :]]
 
 
 def feature_std(features: Tensor) -> float:

@@ -26,6 +26,7 @@ from zoo.progress import track
 from zoo.registry import home
 from zoo.remote import HubRepo
 from zoo.sources import FolderSource, ParquetSource, Source
+from zoo.training.disk import told_when_full
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def unpacked(source: Source) -> Source:
         return source
     digest = images_hash(source, range(len(source)))[:16]
     file = home().parent / "unpacked" / f"{source.name.replace('/', '--')}-{digest}.images"
-    with locked(file):
+    with told_when_full(file.parent), locked(file):
         if not file.is_file():
             sweep(file.parent)  # what a killed process was writing
             _write(source, file)

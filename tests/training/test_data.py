@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Generator, Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from zoo.errors import DataError
 from zoo.sources import Source, open_source
@@ -136,6 +138,19 @@ def test_decode_reduces_the_short_side(size: tuple[int, int], side: int, expecte
 
 
 # Views
+
+
+def test_a_batch_is_pinned_with_its_views_and_labels() -> None:
+    """The data loader asks what it does not know for `pin_memory`, and hands it on as it is where there is none."""
+
+    class Pinned:
+        def pin_memory(self) -> str:
+            return "pinned"
+
+    given: Any = Pinned()
+    batch = pin_memory(Batch([given, given], torch.tensor([1]), ["a"], given))
+    assert batch.views == ["pinned", "pinned"] and batch.labels == "pinned" and batch.skipped == ["a"]
+    assert pin_memory(Batch([given], torch.tensor([1]), [])).labels is None
 
 
 def test_batches_hold_views_and_seeds(photos: Path) -> None:

@@ -140,6 +140,26 @@ def test_an_impossible_value_names_its_knob(section: str, knob: str, value: floa
         dataclasses.replace(built, **{section: turned}).check()
 
 
+def test_views_larger_than_the_images_they_are_cut_from_are_refused() -> None:
+    given = recipe("dino/imagenette")
+    larger = dataclasses.replace(given, data=dataclasses.replace(given.data, size=224))
+    with pytest.raises(
+        RecipeError, match=r"--data\.size is 224, .* side of 160 .*: give --data\.side 224 or more"
+    ):
+        larger.check()
+    dataclasses.replace(larger, data=dataclasses.replace(larger.data, side=224)).check()
+
+
+def test_knobs_that_would_do_nothing_are_refused() -> None:
+    from zoo.training.knobs import with_knobs
+
+    with pytest.raises(RecipeError, match="removed"):
+        with_knobs(recipe("simclr/smoke"), ["--method.removed", "solarise"])
+    dvae = with_knobs(recipe("dvae/smoke"), ["--arch.drop_path", "0.3"])
+    with pytest.raises(RecipeError, match="no paths to drop; give 0"):
+        dvae.method.build(dvae)
+
+
 # A method of the user's own
 
 OWN = '''

@@ -20,7 +20,16 @@ from zoo.training.engine import run, set_rates, train_step
 from zoo.training.methods import Method, Step, recipe
 from zoo.training.optimisers import build_optimizer
 from zoo.training.recipe import Recipe
-from zoo.training.sentry import Collapsed, Diverged, Sentry, effective_rank, feature_std
+from zoo.training.sentry import (
+    CHANCE_STEPS,
+    MOST,
+    Collapsed,
+    Diverged,
+    Sentry,
+    effective_rank,
+    feature_std,
+    thinned,
+)
 
 TOTAL, IMAGES, SIZE, D = 200, 64, 16, 32
 START = Step(0, TOTAL, 10)
@@ -141,6 +150,13 @@ def test_a_flat_loss_of_lively_features_is_healthy(plain: Recipe) -> None:
     verdict = look_at(plain, lambda step: 0.8).verdict()
     assert verdict.startswith("healthy: the loss went from 0.8 to 0.8 and is flat, which is no fault.")
     assert "effective rank 1" in verdict and "of at most 16" in verdict
+
+
+def test_a_long_run_is_judged_without_all_it_was() -> None:
+    rows = [{"step": float(step), "loss": 1.0} for step in range(1, MOST + 2)]
+    kept = thinned(rows)
+    assert kept[0] == rows[0] and kept[-CHANCE_STEPS - 1 :] == rows[-CHANCE_STEPS - 1 :]
+    assert len(kept) == CHANCE_STEPS + 1 + (MOST - CHANCE_STEPS) // 2
 
 
 @pytest.mark.parametrize(("slope", "course"), [(-0.002, "falling"), (0.002, "rising")])

@@ -105,5 +105,11 @@ def test_other_errors_pass(tmp_path: Path) -> None:
             raise RuntimeError("a library that tells nothing")
 
 
+def test_a_folder_that_could_not_be_made_is_told(tmp_path: Path) -> None:
+    told = r"runs/new cannot be written to \(Disk quota exceeded; [\d.]+ MB are free\)"
+    with pytest.raises(DiskFull, match=told), told_when_full(tmp_path / "runs" / "new"):
+        raise OSError(122, "no")
+
+
 def test_the_checkpoint_holds_all_it_takes(whole: Path) -> None:
     assert set(saved(whole)) == {"method", "optimizer", "scaler", "sentry", "step", "seconds", "skipped"}

@@ -22,8 +22,9 @@ from zoo.cli import main
 from zoo.errors import DataError, ImageError
 from zoo.parquet import RowGroups
 from zoo.registry import home
-from zoo.sources import open_source
+from zoo.sources import Source, open_source
 from zoo.training.data import Batch, CutViews, Order, cut_views, loader
+from zoo.training.disk import DiskFull, told_when_full
 from zoo.training.engine import run
 from zoo.training.recipe import Recipe
 from zoo.training.unpacked import UnpackedSource, unpacked
@@ -105,6 +106,19 @@ def test_it_is_unpacked_once_and_anew_where_the_images_are_others(file: Path, de
     other = unpacked(open_source(file))
     assert isinstance(other, UnpackedSource) and other.file != first.file and other.read(0) == png(1)
     assert not [path for path in first.file.parent.iterdir() if ".tmp" in path.name]
+
+
+def test_a_full_disk_is_told_of_the_folder_that_is_on_it(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """$ZOO_HOME may lie on another disk than the run."""
+
+    def full(source: Source, file: Path) -> None:
+        raise OSError(28, "no")
+
+    monkeypatch.setattr("zoo.training.unpacked._write", full)
+    with pytest.raises(DiskFull, match="unpacked cannot be written to"), told_when_full(tmp_path / "run"):
+        unpacked(open_source(file))
 
 
 def test_rows_without_an_image_stay_unreadable(tmp_path: Path) -> None:

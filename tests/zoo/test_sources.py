@@ -371,7 +371,7 @@ def test_numbers_without_names_are_matched_by_themselves(tmp_path: Path) -> None
     few, held, _ = train_and_test(sparse)
     assert few.classes == held.classes == ["47219", "1234567"] and classes_of(few, held) == 2
     assert set(few.labels or []) == set(held.labels or []) == {0, 1}
-    with pytest.raises(DataError, match="lacks: 10, 2; .*classes are matched by name"):
+    with pytest.raises(DataError, match=r"lacks: 10, 2; .*classes are matched by name"):
         train_and_test(labelled_parquet(tmp_path / "two.parquet", [0, 1] * 3), test)
 
 

@@ -128,10 +128,11 @@ class BEiT(Method):
         if self.config.tokenizer is not None:
             return None
         mine, theirs = self.recipe, _recipe_of(self.config.tokenizer_recipe)
+        side = max(theirs.data.side, round(self._words_side() * theirs.data.side / theirs.data.size))
         chosen = dataclasses.replace(
             theirs,
             arch=dataclasses.replace(theirs.arch, size=self._words_side(), in_chans=mine.arch.in_chans),
-            data=dataclasses.replace(mine.data, size=self._words_side(), side=theirs.data.side),
+            data=dataclasses.replace(mine.data, size=self._words_side(), side=side),
             optim=dataclasses.replace(theirs.optim, batch=min(mine.optim.batch, theirs.optim.batch)),
             run=dataclasses.replace(
                 mine.run, compile=False, minutes=mine.run.minutes and SHARE * mine.run.minutes

@@ -60,6 +60,10 @@ class DVAEConfig:
             if getattr(self, name) < least:
                 raise RecipeError(f"--method.{name} is {getattr(self, name)}; give {least} or more")
         check_crops(self)
+        if recipe.arch.drop_path:
+            raise RecipeError(
+                f"--arch.drop_path is {recipe.arch.drop_path}, and a discrete VAE has no paths to drop; give 0"
+            )
         return DVAE(self, recipe)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -39,7 +39,7 @@ class SimCLRConfig:
     """Probability that a view is blurred."""
     min_scale: float = 0.08
     """Smallest share of the image a crop covers."""
-    removed: tuple[augment.Part, ...] = ()
+    removed: tuple[Literal["flip", "colour", "grey", "blur"], ...] = ()
     """Transformations left out of the views: any of flip, colour, grey, blur."""
 
     def build(self, recipe: Recipe) -> SimCLR:
