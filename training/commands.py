@@ -29,7 +29,9 @@ def train_command(name: str, data: str, out: str, init: str | None, knobs: list[
     extra = [*(["--init", init] if init else []), *knobs]
     command = shlex.join(["zoo", "train", name, data, *extra, "--out", out])
     folder = run(turned, data, out, init=init, name=name, command=command)
-    print(f"wrote {folder}; load it with zoo.load({str(folder)!r}), or keep it: zoo register {folder} NAME")
+    print(
+        f"the model is in {folder}: load it with zoo.load({str(folder)!r}), or keep it: zoo register {folder} NAME"
+    )
 
 
 def study_command(

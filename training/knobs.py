@@ -99,5 +99,5 @@ def _culprit(recipe: Recipe, groups: list[tuple[str, list[str]]], known: dict[st
         if _parse(recipe, group) is None:
             now = value_of(recipe, name)
             value = " ".join(group[1:]) or "nothing"
-            return f"--{name} cannot be {value!r}; it is a {known[name]}, now {now!r}"
+            return f"--{name} cannot be {value!r}; its type is {known[name]}, and it is {now!r} now"
     return f"these knobs do not go together: {' '.join(word for _, group in groups for word in group)}"

@@ -196,6 +196,13 @@ def _machines(found: Sequence[Found]) -> str:
     return f" on {told}" if told else ""
 
 
+def _measured(found: Sequence[Found]) -> str:
+    """A sentence of the accuracies, where cells have any."""
+    if not any(each.cell.protocols for each in found):
+        return ""
+    return " Accuracies are top-1 in %, of the last step, with 95 % intervals over resampled test images."
+
+
 def _precision(found: Sequence[Found]) -> str:
     """A sentence of the arithmetic, which is part of how far a run gets in its minutes."""
     words = {"no": "float32"}
@@ -220,8 +227,7 @@ def _report(study: Study, found: Sequence[Found], out: Path, about: str) -> Path
     notes = f"\n{notes}\n" if notes else ""
     text = (
         f"# {title}\n\nMade by {about}{_machines(found)}. {len(found) - len(missing)} of {len(found)} cells are there."
-        f"{lacks} {_precision(found)} Accuracies are top-1 in %, of the last step, with 95 % intervals over resampled "
-        f"test images.\n\n{markdown_table(header, rows)}\n{notes}"
+        f"{lacks} {_precision(found)}{_measured(found)}\n\n{markdown_table(header, rows)}\n{notes}"
     )
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "table.md") as temporary:

@@ -36,7 +36,7 @@ _IMAGENET = "images for non-commercial research and education only"
 DATA_TERMS = {
     "imagenet-1k": _IMAGENET,
     "imagenet-22k": _IMAGENET,
-    "imagenette160": f"a part of ImageNet, {_IMAGENET}",
+    "imagenette160": f"github.com/fastai/imagenette as JPEGs of 160×160 pixels; a part of ImageNet, {_IMAGENET}",
     "lvd-142m": "Meta's, not public",
     "lvd-1689m": "Meta's, not public",
 }

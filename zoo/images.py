@@ -29,6 +29,7 @@ ImageSource: TypeAlias = (
 # Where Pillow itself refuses as a decompression bomb (twice its MAX_IMAGE_PIXELS): 0.7 GB once decoded. Held here
 # too, as a program around us may have lifted Pillow's limit.
 MAX_PIXELS = 178_956_970
+EMPTY = "the file is empty (0 bytes); fetch or save it again"
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
@@ -176,6 +177,8 @@ def _closing(
 def _binary(source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]) -> IO[bytes]:
     """`source` as a binary file. Raises ImageError where there is none, naming the nearest."""
     if isinstance(source, bytes | bytearray | memoryview):
+        if not len(source):
+            raise ImageError(EMPTY)
         source = io.BytesIO(source)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
@@ -191,7 +194,7 @@ def _binary(source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO
         source = path.open("rb")
         if os.fstat(source.fileno()).st_size == 0 and path.is_file():
             source.close()
-            raise ImageError("the file is empty (0 bytes); fetch or save it again")
+            raise ImageError(EMPTY)
     if not hasattr(source, "read") or isinstance(source, io.TextIOBase):
         raise ImageError(
             "is no image; pass a path, encoded bytes, a file opened with mode 'rb', a PIL image, "

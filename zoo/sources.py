@@ -232,18 +232,22 @@ def classes_of(train: Source, test: Source) -> int:
     if train.labels is None or test.labels is None:
         bare = train if train.labels is None else test
         raise DataError(
-            f"{bare.title!r} is unlabelled, so no accuracy can be measured on it; {_what_labels_it(bare)}"
+            f"{bare.title!r} is unlabelled, so no accuracy can be measured on it; {_what_labels_it(train, test)}"
         )
     if len(set(train.labels)) < 2:
-        raise DataError(f"{train.title!r} has a single class: there is nothing to tell apart")
+        called = f", {train.classes[train.labels[0]]!r}" if train.classes else ""
+        raise DataError(f"{train.title!r} has a single class{called}: there is nothing to tell apart")
     return len(train.classes) if train.classes else max(train.labels) + 1
 
 
-def _what_labels_it(bare: Source) -> str:
+def _what_labels_it(*sources: Source) -> str:
     """What to do about images without labels: of a folder that has class folders, which images lie beside them."""
-    depths = [name.count("/") for name in bare.ids]
-    if isinstance(bare, FolderSource) and min(depths) < max(depths):
-        strays = [name for name, depth in zip(bare.ids, depths, strict=True) if depth == min(depths)]
+    bare = [each for each in sources if each.labels is None and isinstance(each, FolderSource)]
+    # Of one that was divided, both parts: a single stray lies in one of them.
+    names = sorted({name for each in bare if each.root == bare[0].root for name in each.ids})
+    depths = [name.count("/") for name in names]
+    if names and min(depths) < max(depths):
+        strays = [name for name, depth in zip(names, depths, strict=True) if depth == min(depths)]
         more = f" and {len(strays) - 3:,} more" if len(strays) > 3 else ""
         return f"move into a class sub-folder what lies beside them: {', '.join(strays[:3])}{more}"
     return (

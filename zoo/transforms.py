@@ -23,6 +23,7 @@ from zoo.images import MAX_PIXELS, ImageSource, read_layers
 Size = int | tuple[int, int]  # pixels of the short side, or (h, w)
 
 FITS = ("crop", "whole")
+NARROWEST = 32  # times the short side that a picture seen whole may be long
 
 _INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -197,7 +198,15 @@ def _covering(height: int, width: int, covered_height: int, covered_width: int) 
 
 
 def _whole(height: int, width: int, short: int, stride: int) -> tuple[int, int]:
-    """(h, w) of short side `short` and the long side the multiple of `stride` nearest to the same aspect."""
+    """(h, w) of short side `short` and the long side the multiple of `stride` nearest to the same aspect.
+
+    Raises SizeError for a strip so narrow that its patches would be more than any attention is made for.
+    """
+    if max(height, width) > NARROWEST * min(height, width):
+        raise SizeError(
+            f"a strip of {height}×{width} pixels (h×w) is too narrow to be seen whole: at most 1:{NARROWEST}; cut it "
+            "into pieces, or take fit='crop'"
+        )
     # The long side would be `reached / narrow` pixels: rounded in integers, where floats would misplace halves.
     narrow, reached = min(height, width), short * max(height, width)
     long = (2 * reached + stride * narrow) // (2 * stride * narrow) * stride

@@ -31,7 +31,7 @@ def test_knobs_of_every_section() -> None:
     ("words", "says"),
     [
         (["--optim.rl", "1"], r"no knob --optim.rl; did you mean 'optim.lr'\? there are --optim.batch"),
-        (["--optim.lr", "much"], r"--optim.lr cannot be 'much'; it is a float, now 0.002"),
+        (["--optim.lr", "much"], r"--optim.lr cannot be 'much'; its type is float, and it is 0.002 now"),
         (["--optim.batch"], r"--optim.batch cannot be 'nothing'"),
         (["--run.precision", "fp17"], r"--run.precision cannot be 'fp17'.*'fp16'"),
         (["--nothing.here", "1"], r"no knob --nothing.here.*--method.…"),

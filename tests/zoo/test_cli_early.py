@@ -13,6 +13,7 @@ HEAVY = ("torch", "torchvision", "timm", "pyarrow", "onnx", "gradio")
 
 LINES = {
     "attend MODEL NO.jpg --out h.png": "NO.jpg: no such file in",
+    "attend MODEL PHOTO --out ./PHOTO": "is the photo itself; give another name",
     "attend MODEL PHOTO --out h.pgn": "did you mean '.png'?",
     "attend dino_vitt61_imagenette PHOTO --out h.png": "no model 'dino_vitt61_imagenette'; did you mean",
     "attend runs/mine/last PHOTO --out h.png": "no folder or model 'runs/mine/last'",
@@ -67,6 +68,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     places = {
         "MODEL": MODEL,
         "PHOTO": "data/a/0.png",
+        "./PHOTO": "./data/a/../a/0.png",
         "TEXT": "text.jpg",
         "FOLDER": "data",
         "UNLABELLED": "data/a",

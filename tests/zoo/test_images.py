@@ -317,7 +317,7 @@ def test_files_that_are_no_image(tmp_path: Path) -> None:
         read_image(text)
     with pytest.raises(ImageError, match=r"empty\.jpg: the file is empty"):
         read_image(empty)
-    with pytest.raises(ImageError, match=r"image of 0 bytes: .*no image format"):
+    with pytest.raises(ImageError, match=r"image of 0 bytes: the file is empty"):
         read_image(b"")
 
 

@@ -48,6 +48,10 @@ def test_models_stand_in_groups_by_method_and_size() -> None:
     assert "approach not said (discriminative)" in lines
 
 
+def test_of_one_model_there_are_no_fewer() -> None:
+    assert listing([official()], 100).endswith("\n1 model. All of it: zoo show dino_vits16")
+
+
 def test_numbers_are_those_on_imagenet_or_say_so() -> None:
     other = dataclasses.replace(KNN, value=43.8, dataset="imagenette160")
     both, lone = official(results=(other, KNN)), official(results=(other,))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from zoo import registry
-from zoo.cards import DecoderSpec, Result, Source, TrainingFacts, TransformSpec
+from zoo.cards import DecoderSpec, Result, Source, TrainingFacts, TransformSpec, read_card
 from zoo.cli.showing import show, summary
 
 DINO = registry.card("dino_vits16")
@@ -107,6 +109,13 @@ def test_the_rest_of_the_card_is_told_too() -> None:
     once = dataclasses.replace(DINO, training=training)
     assert dict(summary(once))["trained"] == "dino/smoke, 1 epoch of 1 image, seed 0; under a minute on a CPU"
     assert "minutes on" in trained["trained"] and trained["command"].startswith("zoo train dino/")
+
+
+def test_a_model_outside_the_zoo_is_loaded_by_its_folder(tmp_path: Path) -> None:
+    place = tmp_path / "runs" / "first"
+    shutil.copytree(registry.find("dino_vitt16_imagenette"), place)
+    assert ("load", f'zoo.load("{place}")') in summary(read_card(place))
+    assert ("load", 'zoo.load("dino_vits16")') in summary(DINO)
 
 
 def test_prose_is_filled_and_code_is_not() -> None:

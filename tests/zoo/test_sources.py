@@ -72,6 +72,10 @@ def test_stray_images_are_named_up_to_three_in_a_split_as_well(tmp_path: Path) -
     train = open_source(folder(tmp_path, "train/a/x/0.png", "train/b/1.png", "val/a/2.png", *strays), "train")
     with pytest.raises(DataError, match=r"beside them: train/0\.png, train/1\.png, train/2\.png and 2 more$"):
         classes_of(train, train)
+    train, test, _ = train_and_test(folder(tmp_path / "one", "a/0.png", "b/1.png", "c/2.png", "3.png"))
+    for parts in ((train, test), (test, train)):  # the stray lies in one of them
+        with pytest.raises(DataError, match=r"beside them: 3\.png$"):
+            classes_of(*parts)
     bare = open_source(folder(tmp_path / "bare", "0.png", "1.png"))
     with pytest.raises(DataError, match="every image must lie in a class sub-folder"):
         classes_of(bare, bare)

@@ -239,15 +239,26 @@ def test_sizes_may_be_any_kind_of_integer() -> None:
         assert transform.pixels(image, 16, "crop", size).shape == (3, 32, 32)  # type: ignore[arg-type]
 
 
+def test_a_strip_too_narrow_to_be_seen_whole_is_refused() -> None:
+    """Of 5×400 pixels 28 patches along the short side would be 62,720 in all."""
+    transform = Transform(64)
+    assert transform.pixels(Image.new("RGB", (10, 320)), 16, "whole").shape == (3, 32 * 64, 64)
+    with pytest.raises(SizeError, match=r"a strip of 400×5 pixels .* too narrow .* fit='crop'"):
+        transform.pixels(Image.new("RGB", (5, 400)), 16, "whole")
+    assert transform.pixels(Image.new("RGB", (5, 400)), 16, "crop").shape == (3, 64, 64)
+
+
 def test_a_fit_that_does_not_exist() -> None:
     with pytest.raises(SizeError, match=r"fit='hole' is neither 'crop' nor 'whole'; did you mean 'whole'\?"):
         Transform(64).pixels(photo(64, 64), 16, "hole")
 
 
-@pytest.mark.parametrize("fit", ["crop", "whole"])
-def test_a_sliver_is_refused_before_it_fills_the_memory(fit: str) -> None:
+def test_a_sliver_is_refused_before_it_fills_the_memory() -> None:
+    sliver = np.zeros((1, 20_000), np.uint8)
     with pytest.raises(SizeError, match=r"1×20000 pixels \(h×w\) would be resized to 224×"):
-        Transform(224).pixels(np.zeros((1, 20_000), np.uint8), 16, fit)
+        Transform(224).pixels(sliver, 16, "crop")
+    with pytest.raises(SizeError, match=r"a strip of 1×20000 pixels \(h×w\) is too narrow"):
+        Transform(224).pixels(sliver, 16, "whole")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.training.cells import Asked, Cell, Column, Found, small, tell_minutes, tell_seed, tell_steps
@@ -69,26 +69,33 @@ def remarks(found: Sequence[Found]) -> str:
         order, papers = sorted(losses, key=losses.__getitem__), [mask for mask in MASKS if mask in losses]
         verdict = "as in the paper" if order == papers else f"in the paper {' < '.join(papers)}"
         said.append(f"By loss, seed {seed}: {' < '.join(order)}; {verdict}.")
-    return " ".join(said)
+    return " ".join(["Losses are means over the last tenth of the steps.", *said])
 
 
 def picture(found: Sequence[Found]) -> Image:
-    """The loss over the steps, a line for each mask and seed."""
+    """The loss over the steps, a line for each mask and seed: means over a tenth of them, the last in the legend."""
     from matplotlib.figure import Figure  # half a second, at the end only
     from PIL import Image
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for each in found:
-        rows, colour = each.log(), f"C{list(MASKS).index(each.cell.facts['mask'])}"
-        label = (
-            each.cell.facts["mask"] if each.cell.recipe.run.seed == found[0].cell.recipe.run.seed else None
-        )
-        axes.plot(
-            [row["step"] for row in rows], [row["loss"] for row in rows], color=colour, label=label, lw=1
-        )
+    for each in sorted(found, key=lambda one: -(one.loss() or 0)):  # as the lines end, from the top
+        mask, loss, seed = each.cell.facts["mask"], each.loss(), each.cell.recipe.run.seed
+        steps, losses = _smoothed(each.log())
+        label = f"{mask}, seed {seed}" + ("" if loss is None else f": {loss:.3f}")
+        colour, line = f"C{list(MASKS).index(mask)}", "-" if seed == found[0].cell.recipe.run.seed else "--"
+        axes.plot(steps, losses, line, color=colour, label=label, lw=1.2)
     axes.set(xlabel="step", ylabel="loss on hidden patches", title="UM-MAE's masks at equal steps")
     axes.legend()
+    axes.grid(alpha=0.3)
     with io.BytesIO() as drawn:
         figure.savefig(drawn, format="png", dpi=120)
         return Image.open(drawn).convert("RGB")
+
+
+def _smoothed(rows: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
+    """Steps, from the end of the first tenth on, and the mean loss of the tenth of all rows up to each."""
+    window = max(1, len(rows) // 10)
+    losses = [row["loss"] for row in rows]
+    ends = range(window, len(rows) + 1)
+    return [rows[end - 1]["step"] for end in ends], [sum(losses[end - window : end]) / window for end in ends]

@@ -140,5 +140,8 @@ def _legend(cards: Sequence[ModelCard], columns: Sequence[str], width: int) -> I
         else "",
     ]
     yield from textwrap.wrap("".join(notes), width, break_on_hyphens=False)
+    if len(cards) == 1:
+        yield f"1 model. All of it: zoo show {cards[0].name}"
+        return
     hint = "zoo list 'dino*' · --method mae · --kind generative · --commercial. All of one: zoo show NAME"
     yield from textwrap.wrap(f"{len(cards)} models. Fewer: {hint}", width, break_on_hyphens=False)

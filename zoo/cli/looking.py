@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from zoo.cli.arguments import Command, Parser, add_model, load_model, one_of
+from zoo.cli.arguments import Command, Parser, UsageError, add_model, load_model, one_of
 from zoo.saving import picture_format, save_picture
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _opened(arguments: argparse.Namespace) -> ImageSource:
 
     picture_format(arguments.out)
     image: str = arguments.image
+    if Path(arguments.out).resolve() == Path(image).resolve():
+        raise UsageError(f"--out {arguments.out} is the photo itself; give another name")
     return image if Path(image).suffix.lower() == SUFFIX else read_image(image)
 
 

@@ -58,14 +58,15 @@ def _model_row(card: ModelCard) -> list[str]:
 
 def _method_row(cards: Sequence[ModelCard]) -> list[str]:
     typical = _typical(cards)
-    released = [card for card in cards if card.licence != "unknown" or weights(card) != "file"]
+    # Licence and numbers are of the same models: those that somebody may have weights of.
+    released = [card for card in cards if card.licence != "unknown" or weights(card) != "file"] or cards
     models = f"{len(cards)}, as " if len(cards) > 1 else ""
     return [
         f"[{method_title(typical)}]({typical.paper})" if typical.method != "supervised" else "supervised",
         typical.approach or typical.kind,
         f"{models}{link(typical)}",
-        *(_best(cards, column) for column in NUMBERS),
-        ", ".join(sorted({card.licence_name for card in released or cards})),
+        *(_best(released, column) for column in NUMBERS),
+        ", ".join(sorted({card.licence_name for card in released})),
     ]
 
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from zoo import card_hub
+from zoo import card_hub, registry
 from zoo.cards import DecoderSpec, ModelCard, Result, TransformSpec
 from zoo.cli.listing import weights
 from zoo.tables import pairs
@@ -91,9 +91,12 @@ def _about(result: Result) -> str:
 
 
 def _load(card: ModelCard) -> str:
+    """What loads it: by name, or by its folder where that lies outside the zoo."""
     if weights(card) == "file":
         return f'zoo.load("{card.name}", weights=FILE)'
-    return f'zoo.load("{card.name}")'
+    place = None if card.path is None else card.path.parent
+    outside = place is not None and weights(card) == "local" and registry.home() not in place.parents
+    return f'zoo.load("{place}")' if outside else f'zoo.load("{card.name}")'
 
 
 def _data(name: str) -> str:

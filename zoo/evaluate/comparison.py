@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+TIMED = 256  # fewer images say little of a speed
 _SPEED = "_speed.json"  # hidden from readers that take a folder for one table, as the skipped images are
 
 
@@ -142,7 +143,7 @@ def _features(
     extract(encoder, source, folder)
     seconds = time.perf_counter() - began
     _, labels, arrays = read_features(folder)
-    if before == 0:
+    if before == 0 and len(source) >= TIMED:
         write_json(folder / _SPEED, {"images_per_second": len(source) / seconds})
     speed = folder / _SPEED
     found = json.loads(speed.read_text())["images_per_second"] if speed.is_file() else None
