@@ -78,7 +78,8 @@ def tiny() -> Callable[..., Recipe]:
                 turned = SMALL_METHOD.get(method, {}) | knobs.get(section, {})
             config: Any = getattr(small, section)
             small = dataclasses.replace(small, **{section: dataclasses.replace(config, **turned)})
-        return small
+        data = small.data  # images are no smaller than the views that are cut from them
+        return dataclasses.replace(small, data=dataclasses.replace(data, side=max(data.side, data.size)))
 
     return shrink
 

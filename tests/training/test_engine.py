@@ -375,7 +375,7 @@ def test_missing_images_leave_the_folder_free(tiny: Tiny, photos: Path, tmp_path
     [
         ("mae/smoke", {"arch": {"size": 40}}, "--arch.size is 40, not a multiple of the 16-pixel patch"),
         ("mae/smoke", {"data": {"size": 40}}, "--data.size is 40, .*; give 32"),
-        ("dino/smoke", {"data": {"size": 60}}, "--data.size is 60, .*; give 64"),
+        ("dino/smoke", {"data": {"size": 36}}, "--data.size is 36, .*; give 32"),
         ("dino/smoke", {"method": {"local_size": 4}}, "--method.local_size is 4, .*; give 16"),
         ("mae/smoke", {"method": {"decoder_heads": 5}}, "--method.decoder_heads 5; give 20"),
         ("mae/smoke", {"method": {"ratio": 1.5}}, "--method.ratio is 1.5; give a share"),
