@@ -160,26 +160,10 @@ def _evaluate_arguments(parser: Parser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    if arguments.write_card and arguments.weights:
-        raise UsageError(
-            "--write-card would put the scores of other weights on the card; leave out --weights"
-        )
-    if arguments.write_card and arguments.backend != "torch":
-        raise UsageError("a card says what PyTorch measures; leave out --write-card, and take --json FILE")
-    if arguments.write_card:
-        find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
+    _check_evaluate(arguments)
     if "foreground" in arguments.protocol:
-        if len(arguments.protocol) > 1 or arguments.test or arguments.limit is not None:
-            raise UsageError(
-                "--protocol foreground stands on its own: without other protocols, --test and --limit"
-            )
         return _foreground(arguments)
-    check_protocols(arguments.protocol, [*PHRASES])
-    if arguments.knobs and not set(arguments.protocol) & set(TRAINING):
-        raise UsageError(f"{arguments.knobs[0]} is a knob of the protocols that train: {', '.join(TRAINING)}")
     check_model(arguments)
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
     train, test, origin = train_and_test(arguments.data, arguments.test)
     if set(arguments.protocol) & set(LABELLED):
         classes_of(train, test)  # what is missing is told before torch is imported
@@ -194,6 +178,34 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     scores = _scores(arguments, encoder, train, test)
     if arguments.limit is not None:  # a score on fewer images takes no other's place
         scores = [{**score, "settings": {**score["settings"], "limit": arguments.limit}} for score in scores]
+    _tell(arguments, scores, test)
+
+
+def _check_evaluate(arguments: argparse.Namespace) -> None:
+    """UsageError, Unsupported or UnknownModel for words that do not go together: before anything is read or loaded."""
+    if arguments.write_card and arguments.weights:
+        raise UsageError(
+            "--write-card would put the scores of other weights on the card; leave out --weights"
+        )
+    if arguments.write_card and arguments.backend != "torch":
+        raise UsageError("a card says what PyTorch measures; leave out --write-card, and take --json FILE")
+    if arguments.write_card:
+        find(arguments.model)  # a repo's card is its owner's: refused before the work, not after it
+    if "foreground" in arguments.protocol and (
+        len(arguments.protocol) > 1 or arguments.test or arguments.limit is not None
+    ):
+        raise UsageError(
+            "--protocol foreground stands on its own: without other protocols, --test and --limit"
+        )
+    check_protocols(arguments.protocol, [*PHRASES])
+    if arguments.knobs and not set(arguments.protocol) & set(TRAINING):
+        raise UsageError(f"{arguments.knobs[0]} is a knob of the protocols that train: {', '.join(TRAINING)}")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UsageError(f"--limit is {arguments.limit}; give 1 or more")
+
+
+def _tell(arguments: argparse.Namespace, scores: list[dict[str, Any]], test: Source) -> None:
+    """Print the scores, and write them where it is asked."""
     rows = [[*_told(score), score["test"], str(score["n_test"])] for score in scores]
     print(table(["protocol", "features", "score", "tested on", "images"], rows, right=["images"]))
     if len(test) < FEW:
