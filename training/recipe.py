@@ -116,6 +116,14 @@ class Data:
     workers: int = 1
     """Processes that cut views while the model computes."""
 
+    def check_side(self) -> None:
+        """RecipeError for views larger than the images they are cut from."""
+        if self.size > self.side:
+            raise RecipeError(
+                f"--data.size is {self.size}, and images are reduced to a short side of {self.side} before views are "
+                f"cut: give --data.side {self.size} or more"
+            )
+
     def check_statistics(self, channels: int) -> None:
         """RecipeError for a mean and deviation that images of so many channels cannot have."""
         if not {len(self.mean), len(self.std)} <= {channels, RGB} or not min(self.std) > 0:
@@ -261,11 +269,7 @@ class Recipe:
         for knob, value in zero_or_more.items():
             if not value >= 0:
                 raise RecipeError(f"{knob} is {value}; give 0 or more")
-        if self.data.size > self.data.side:
-            raise RecipeError(
-                f"--data.size is {self.data.size}, and images are reduced to a short side of {self.data.side} before "
-                f"views are cut: give --data.side {self.data.size} or more"
-            )
+        self.data.check_side()
 
     def describe(self) -> dict[str, Any]:
         """The recipe as plain JSON, with the name of the method's file."""

@@ -23,7 +23,7 @@ from zoo.images import MAX_PIXELS, ImageSource, read_layers
 Size = int | tuple[int, int]  # pixels of the short side, or (h, w)
 
 FITS = ("crop", "whole")
-NARROWEST = 32  # times the short side that a picture seen whole may be long
+NARROWEST = 64  # times the short side that a picture seen whole may be long
 
 _INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
