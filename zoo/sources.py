@@ -148,8 +148,8 @@ def train_and_test(
     `test` where given, else the validation or test split of `data`, else a `share` of it held out: of the same
     images always the same ones, whatever a run's seed, so that none measures on what another trained on.
     Labels count into the classes of the training images, by name; numbers without names are names themselves.
-    Raises DataError as `open_source` does, and where the test images have classes that no training image has, are
-    among the training images, or are all there is beside a validation split.
+    Raises DataError as `open_source` does, where the test images have classes that no training image has or are among
+    the training images, and where there are two splits and both are to test on.
     """
     found = look(data)
     train = _named(_opened(found, "train" if "train" in found.present else None))

@@ -15,7 +15,7 @@ from zoo.errors import DataError, RecipeError
 from zoo.sources import open_source, train_and_test
 from zoo.training.tuning import lowshot
 from zoo.training.tuning.lowshot import balanced, draw_seed, lowshot_recipe, lowshot_rows
-from zoo.training.tuning.trained import FEW_CLASSES, Task, told_right
+from zoo.training.tuning.trained import FEW_CLASSES, Task, forget, told_right
 
 QUICK = ["--data.workers", "0", "--run.threads", "1", "--schedule.epochs", "2"]
 
@@ -59,11 +59,15 @@ def test_both_shares_and_the_mean_of_draws(
 ) -> None:
     monkeypatch.setattr(lowshot, "SHARES", {0.1: 2, 0.5: 1})
     train, test, _ = train_and_test(paints)
-    few, more = lowshot_rows(Task(encoder_of("vit"), train, test, 3, seed=5, knobs=QUICK, work=tmp_path))
+    task = Task(encoder_of("vit"), train, test, 3, seed=5, knobs=QUICK, work=tmp_path)
+    few, more = lowshot_rows(task)
     assert (few["share"], few["settings"]["labels"], few["n_train"]) == (0.1, 6, 6)
     assert (more["share"], more["settings"]["labels"]) == (0.5, 36)
     assert few["top1"] == pytest.approx(np.mean(few["settings"]["draws"]), abs=0.01)
     assert len(few["settings"]["draws"]) == 2 and "draws" not in more["settings"]
+    assert len([*tmp_path.iterdir()]) == 3
+    forget(task)  # the fits of every draw
+    assert not [*tmp_path.iterdir()]
     alone = [
         lowshot_rows(
             Task(encoder_of("vit"), train, test, 3, seed=seed, knobs=QUICK, work=tmp_path), share=0.3

@@ -364,8 +364,9 @@ def test_the_order_of_the_masks_is_told(losses: Sequence[float], says: str, tmp_
         folder.mkdir()
         (folder / "log.jsonl").write_text(json.dumps({"step": 1, "loss": loss, "seconds": 1.0}) + "\n")
         found.append(Found(cell, folder, done=True))
-    assert f". By loss, seed 0: {says}" in masks.remarks(found)
-    assert masks.remarks(found[2:4]).endswith(". By loss, seed 0: UM 15 % < RS; as in the paper.")
+    first = "Losses are means over the last tenth of the steps. By loss, seed 0:"
+    assert masks.remarks(found).startswith(f"{first} {says}")
+    assert masks.remarks(found[2:4]) == f"{first} UM 15 % < RS; as in the paper."
 
 
 def test_who_is_above_the_baseline_is_told(tmp_path: Path) -> None:

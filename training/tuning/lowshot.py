@@ -55,17 +55,21 @@ def lowshot_recipe(task: Task, share: float, images: int) -> Recipe:
     return recipe
 
 
-def lowshot_recipes(task: Task, share: float | None = None) -> dict[float, Recipe]:
-    """The recipe for each share of the labels, 1 % and 10 % where none is given; of several draws, the first one's."""
+def _shares(share: float | None) -> list[float]:
+    """The one that is asked for, or 1 % and 10 %. RecipeError where it is none."""
     if share is not None and not 0 < share <= 1:
         raise RecipeError(f"share is {share}; give a share of the labels in (0, 1], such as 0.01")
-    shares = SHARES if share is None else [share]
-    return {each: lowshot_recipe(task, each, len(balanced(task.train, each, task.seed))) for each in shares}
+    return [*SHARES] if share is None else [share]
+
+
+def lowshot_recipes(task: Task, share: float | None = None) -> list[Recipe]:
+    """The recipe for each share of the labels; of several draws, the first one's."""
+    return [lowshot_recipe(task, each, len(balanced(task.train, each, task.seed))) for each in _shares(share)]
 
 
 def lowshot_rows(task: Task, share: float | None = None) -> list[dict[str, Any]]:
     """A row for each share of the labels, 1 % and 10 % where none is given; the mean of five draws at 1 %."""
-    return [_row(task, each, SHARES.get(each, 1)) for each in lowshot_recipes(task, share)]
+    return [_row(task, each, SHARES.get(each, 1)) for each in _shares(share)]
 
 
 def draw_seed(seed: int, draw: int) -> int:
