@@ -15,7 +15,7 @@ SECTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 
 
 def with_knobs(recipe: Recipe, words: list[str]) -> Recipe:
-    """The recipe with the knobs of a command line turned. RecipeError for a knob or a value that does not exist.
+    """The recipe with the knobs of a command line turned. RecipeError for one that does not exist, or does nothing.
 
     >>> with_knobs(recipe("mae/smoke"), ["--optim.lr", "1e-3"]).optim.lr
     0.001
@@ -33,7 +33,23 @@ def with_knobs(recipe: Recipe, words: list[str]) -> Recipe:
     turned = _parse(recipe, [word for _, group in groups for word in group])
     if turned is None:
         raise RecipeError(_culprit(recipe, groups, known))
+    _check_read(turned, [name for name, _ in groups])
     return turned
+
+
+def _check_read(recipe: Recipe, given: list[str]) -> None:
+    """RecipeError for a knob that was turned and that the run would not read."""
+    kind, instead = recipe.optim.kind, "--schedule.steps gives the steps"
+    steps = recipe.schedule.steps is not None
+    unread = {
+        "optim.betas": kind != "adamw" and f"--optim.kind {kind} has no betas",
+        "optim.momentum": kind == "adamw" and "AdamW's are --optim.betas",
+        "schedule.epochs": steps and instead,
+        "schedule.least_steps": steps and instead,
+    }
+    for name in given:
+        if why := unread.get(name):
+            raise RecipeError(f"--{name} does nothing here: {why}; leave it out")
 
 
 def knob_types(recipe: Recipe) -> dict[str, str]:

@@ -42,6 +42,39 @@ def test_a_wrong_knob_says_what_to_type(words: list[str], says: str) -> None:
         with_knobs(recipe("dino/smoke"), words)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "--optim.momentum 0.8",
+            r"^--optim.momentum does nothing here: AdamW's are --optim.betas; leave it out$",
+        ),
+        (
+            "--optim.kind sgd --optim.betas 0.9 0.99",
+            r"--optim.betas does nothing here: --optim.kind sgd has no betas",
+        ),
+        ("--optim.betas 0.9 0.99 --optim.kind lars", r"--optim.kind lars has no betas"),
+        (
+            "--schedule.steps 9 --schedule.least_steps 5",
+            r"least_steps does nothing here: --schedule.steps gives",
+        ),
+        (
+            "--schedule.epochs 9 --schedule.steps 5",
+            r"--schedule.epochs does nothing here: --schedule.steps gives",
+        ),
+    ],
+)
+def test_a_knob_that_does_nothing_is_refused(words: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        with_knobs(recipe("dino/smoke"), words.split())
+
+
+def test_a_knob_is_read_where_another_makes_it_so() -> None:
+    words = ["--optim.momentum", "0.8", "--optim.kind", "sgd", "--schedule.steps", "9"]
+    turned = with_knobs(recipe("dino/smoke"), words)
+    assert (turned.optim.momentum, turned.schedule.steps) == (0.8, 9)
+
+
 def test_every_field_is_a_knob() -> None:
     known = knob_types(recipe("mae/smoke"))
     assert {"method.ratio", "arch.name", "data.size", "optim.lr", "schedule.epochs", "run.seed"} <= set(known)
