@@ -10,9 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
@@ -31,6 +29,7 @@ from zoo.training.leftovers import nothing_left
 from zoo.training.methods import Method, Step
 from zoo.training.online import OnlineKNN
 from zoo.training.optimisers import build_optimizer
+from zoo.training.precision import start_accelerator
 from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
@@ -348,14 +347,3 @@ def count_steps(recipe: Recipe, images: int, title: str) -> Step:
         return Step(0, schedule.steps, per_epoch)
     per_epoch = max(per_epoch, math.ceil((schedule.least_steps or 0) / schedule.epochs))
     return Step(0, schedule.epochs * per_epoch, per_epoch)
-
-
-def start_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
-    """accelerate, for one run. RecipeError where this machine cannot compute in that precision."""
-    # It keeps the precision of the first run of a process for all that follow, and its device.
-    AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
-    try:
-        return Accelerator(cpu=cpu, mixed_precision=precision)
-    except ValueError as error:
-        wrong = f"--run.precision {precision} does not work here ({error}); give bf16 or no"
-        raise RecipeError(wrong) from error

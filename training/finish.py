@@ -16,11 +16,11 @@ from zoo.cards import DecoderSpec, ModelCard, TrainingFacts, TransformSpec, writ
 from zoo.evaluate import measure
 from zoo.evaluate.results import results_of, with_results
 from zoo.folders import write_folder
-from zoo.hardware import hardware
 from zoo.images import MODES
 from zoo.loading import load
 from zoo.sources import Source
 from zoo.training.methods import Method
+from zoo.training.precision import machine
 from zoo.training.progress import State
 from zoo.training.recipe import Recipe
 from zoo.words import counted, lasted
@@ -133,7 +133,7 @@ def card_of(
             epochs=max(1, round(state.step / (facts.images // recipe.optim.batch))),
             steps=state.step,
             seed=recipe.run.seed,
-            hardware=hardware(),
+            hardware=machine(recipe.run.precision),
             minutes=round(state.seconds / 60, 1),
             init=facts.init,
             versions={"ssl-zoo": zoo.__version__, "torch": torch.__version__, "timm": timm.__version__},

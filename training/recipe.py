@@ -177,6 +177,7 @@ class Run:
 
     seed: int = 0
     precision: Literal["no", "fp16", "bf16"] = "no"
+    """no: float32. So is bf16 on a processor without instructions for it, where it would be slower."""
     compile: bool = False
     """Compile the backbone's blocks: about a minute before the first step, then faster."""
     threads: int = 0

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from zoo.training.engine import start_accelerator
 from zoo.training.methods import Step
+from zoo.training.precision import start_accelerator
 from zoo.training.recipe import Recipe
 
 

@@ -15,7 +15,6 @@ import torch
 from zoo.errors import DataError, RecipeError
 from zoo.evaluate import measure
 from zoo.files import atomic_write, write_json
-from zoo.hardware import hardware
 from zoo.loading import load, untrained
 from zoo.protocols import TRAINING
 from zoo.saving import save_picture
@@ -26,6 +25,7 @@ from zoo.training.claims import check_claim, claim_of, images_of, machines_of, w
 from zoo.training.engine import run, split
 from zoo.training.fixed import refuse_knobs
 from zoo.training.knobs import with_knobs
+from zoo.training.precision import machine
 from zoo.training.progress import duration
 from zoo.training.saved import step_bytes
 from zoo.training.scores import tuned_scores
@@ -103,7 +103,7 @@ def _machine(cell: Cell) -> str:
     """What this process computes the cell on, in words."""
     if threads := cell.recipe.run.threads:
         torch.set_num_threads(threads)  # as the run will have them
-    return hardware()
+    return machine(cell.recipe.run.precision)
 
 
 def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> None:

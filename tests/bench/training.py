@@ -33,9 +33,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from zoo.training.allocator import freed_memory_kept
 from zoo.training.data import Batch
-from zoo.training.engine import set_rates, start_accelerator, train_step
+from zoo.training.engine import set_rates, train_step
 from zoo.training.methods import Step, recipe
 from zoo.training.optimisers import build_optimizer
+from zoo.training.precision import start_accelerator
 from zoo.training.recipe import Recipe
 
 # Images a step, of the recipes that are made for GPUs: what two processors do in seconds.

@@ -28,6 +28,7 @@ from zoo.cli import main
 from zoo.errors import DataError, RecipeError, WeightsError
 from zoo.positions import sincos_positions
 from zoo.sources import open_source
+from zoo.training import precision as precision_here
 from zoo.training.data import Batch, CutViews
 from zoo.training.engine import State, loop, run, set_rates, train_step
 from zoo.training.methods import Method, Step, Views
@@ -124,7 +125,10 @@ def test_seeds_change_everything(
     assert not torch.equal(ours["pixels.embed.weight"], theirs["pixels.embed.weight"])
 
 
-def test_one_program_may_run_in_several_precisions(tiny: Tiny, photos: Path, tmp_path: Path) -> None:
+def test_one_program_may_run_in_several_precisions(
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, photos: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(precision_here, "has_bf16", lambda: True)  # be it imitated
     for precision in ("no", "bf16", "no"):
         recipe = tiny("mae/smoke", run={"precision": precision})
         folder = run(recipe, photos, tmp_path / precision)

@@ -22,6 +22,7 @@ from zoo.training.data import CutViews
 from zoo.training.engine import run
 from zoo.training.logs import read_log
 from zoo.training.methods import method_names, recipe
+from zoo.training.precision import start_accelerator
 from zoo.training.recipe import Recipe
 from zoo.training.schedules import warmup_cosine
 from zoo.weights import load_tensors
@@ -82,7 +83,7 @@ def test_every_method_can_be_measured(
         turned = dataclasses.replace(turned, arch=own.arch, data=own.data, method=own.method)
     views = turned.method.build(turned).views()
     dataset = CutViews(open_source(photos, "train"), views, 0, 40, True)
-    paced, _ = pace.in_minutes(engine.start_accelerator("bf16", cpu=True), dataset, turned, tmp_path)
+    paced, _ = pace.in_minutes(start_accelerator("bf16", cpu=True), dataset, turned, tmp_path)
     assert paced.schedule.steps == 1 and json.loads((tmp_path / "pace.json").read_text())["over"] == 1
     assert len(losses) == 2 and all(map(math.isfinite, losses))
 
@@ -148,7 +149,7 @@ def test_measuring_leaves_the_loss_scale(
     for want of a GPU."""
     turned = tiny("mae/smoke", run={"minutes": 0.005})
     dataset = CutViews(open_source(photos, "train"), turned.method.build(turned).views(), 0, 40, True)
-    accelerator = engine.start_accelerator("no", cpu=True)
+    accelerator = start_accelerator("no", cpu=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
     monkeypatch.setattr(accelerator, "scaler", scaler)
     step, scales = engine.train_step, []

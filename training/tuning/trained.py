@@ -26,9 +26,10 @@ from zoo.registry import home
 from zoo.sources import Source
 from zoo.training.data import cut_views
 from zoo.training.disk import told_when_full
-from zoo.training.engine import loop, start_accelerator
+from zoo.training.engine import loop
 from zoo.training.knobs import named, with_knobs
 from zoo.training.methods import Method
+from zoo.training.precision import start_accelerator
 from zoo.training.progress import State
 from zoo.training.recipe import Arch, Data, MethodConfig, Optim, Recipe, Run, Schedule
 from zoo.words import counted
