@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 # What torch.cpu.get_capabilities() calls instructions that multiply bfloat16: of x86, then of ARM.
 BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
+# What `machine` says of a processor that computes a run of bf16 in float32.
+WITHOUT = "without bfloat16"
 
 
 def start_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
@@ -54,4 +56,4 @@ def has_bf16() -> bool:
 def machine(precision: str) -> str:
     """What a run in that precision computes on, in words: `"1 of 2 CPU cores (x86_64), without bfloat16"`."""
     lacking = not torch.accelerator.is_available() and on_processor(precision) != precision
-    return f"{hardware()}, without bfloat16" if lacking else hardware()
+    return f"{hardware()}, {WITHOUT}" if lacking else hardware()

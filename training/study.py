@@ -25,7 +25,7 @@ from zoo.training.claims import check_claim, claim_of, images_of, machines_of, w
 from zoo.training.engine import run, split
 from zoo.training.fixed import refuse_knobs
 from zoo.training.knobs import with_knobs
-from zoo.training.precision import machine
+from zoo.training.precision import WITHOUT, machine
 from zoo.training.progress import duration
 from zoo.training.saved import step_bytes
 from zoo.training.scores import tuned_scores
@@ -207,7 +207,9 @@ def _precision(found: Sequence[Found]) -> str:
     """A sentence of the arithmetic, which is part of how far a run gets in its minutes."""
     words = {"no": "float32"}
     precisions = dict.fromkeys(each.cell.recipe.run.precision for each in found)
-    return f"Runs compute in {' or '.join(words.get(each, each) for each in precisions)}."
+    told = " or ".join(words.get(each, each) for each in precisions)
+    lacking = any(WITHOUT in machine for each in found for machine in machines_of(each.folder))
+    return f"Runs compute in {told}{f', and in float32 {WITHOUT}' if lacking else ''}."
 
 
 def _nothing(found: Sequence[Found]) -> str:

@@ -25,6 +25,7 @@ from zoo.training.claims import check_claim, claim_of, machines_of, write_claim
 from zoo.training.commands import studies_table
 from zoo.training.fixed import refuse_knobs
 from zoo.training.methods import method_names
+from zoo.training.precision import WITHOUT
 from zoo.training.recipe import Recipe
 from zoo.training.saved import step_bytes
 from zoo.training.sentry import Collapsed
@@ -203,9 +204,9 @@ def test_old_scores_are_not_told_of_another_call(
     one: None, tiny: Callable[..., Recipe], paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(study, "hardware", lambda: "an abacus")
+    monkeypatch.setattr(study, "machine", lambda precision: "an abacus")
     run_study("one", paints, out)
-    monkeypatch.setattr(study, "hardware", lambda: "a slide rule")
+    monkeypatch.setattr(study, "machine", lambda precision: f"a slide rule, {WITHOUT}")
     scores, asked = out / "mae-0" / "scores.json", "Give another --out, or remove .*mae-0 to make it anew"
     before = scores.read_bytes()
 
@@ -219,6 +220,12 @@ def test_old_scores_are_not_told_of_another_call(
     table = run_study("one", paints, out, knobs=["--data.workers", "1"])  # changes no score
     assert scores.read_bytes() == before
     assert "on an abacus. 1 of 1" in table.read_text() and "slide rule" not in table.read_text()
+    assert "Runs compute in float32." in table.read_text()
+    other = run_study("one", paints, tmp_path / "other").read_text()
+    assert (
+        f"a slide rule, {WITHOUT}. 1 of 1" in other
+        and f"compute in float32, and in float32 {WITHOUT}." in other
+    )
     with monkeypatch.context() as patched:
         patched.setattr(study, "study_file", lambda name: Small(tiny, ("mae",), ("knn", "linear")))
         refused("protocols was .'knn'., now .'knn', 'linear'.")
