@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from zoo.files import atomic_write
 from zoo.training.methods import Method
 from zoo.training.progress import State
 from zoo.training.sentry import Sentry
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint:
@@ -26,9 +29,10 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         sentry: Sentry,
         scaler: torch.amp.GradScaler | None = None,
+        precision: str = "no",
     ) -> None:
         self.path, self.method, self.optimizer = path, method, optimizer
-        self.sentry, self.scaler = sentry, scaler
+        self.sentry, self.scaler, self.precision = sentry, scaler, precision
 
     def exists(self) -> bool:
         return self.path.is_file()
@@ -40,6 +44,7 @@ class Checkpoint:
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "sentry": self.sentry.state_dict(),
+            "precision": self.precision,
             "step": state.step,
             "seconds": state.seconds,
             "skipped": list(state.skipped),
@@ -66,3 +71,12 @@ class Checkpoint:
                 f"{self.path} cannot continue this run ({type(error).__name__}: {reason}). "
                 "Remove it to start from the beginning"
             ) from error
+        before = content.get("precision", self.precision)
+        if before != self.precision:
+            words = {"no": "float32"}
+            log.warning(
+                "computed in %s up to step %d, and in %s from there: this is another machine",
+                words.get(before, before),
+                state.step,
+                words.get(self.precision, self.precision),
+            )

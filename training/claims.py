@@ -16,6 +16,8 @@ from zoo.training.engine import split
 CLAIM = "cell.json"
 # What a claim says of the images.
 IMAGES = ("trained_on", "tested_on")
+# What it notes beside: the hardware that worked on the cell, in words, and the precisions it was computed in.
+NOTED = ("hardware", "computed")
 # What a killed, a stopped or a finished cell leaves, and another would spoil.
 LEFT = ("checkpoint.pt", "model.safetensors", "scores.json", "stopped.json")
 
@@ -50,7 +52,7 @@ def check_claim(folder: Path, claim: dict[str, Any]) -> None:
         return
     theirs = {key: value for key, value in _read(folder).items() if key in claim or key not in IMAGES}
     changed = (
-        differences({**theirs, "hardware": None}, {**claim, "hardware": None})
+        differences({**theirs, **dict.fromkeys(NOTED)}, {**claim, **dict.fromkeys(NOTED)})
         if theirs
         else [f"it has no {CLAIM}, which says of what its scores are"]
     )
@@ -61,17 +63,19 @@ def check_claim(folder: Path, claim: dict[str, Any]) -> None:
         )
 
 
-def write_claim(folder: Path, claim: dict[str, Any], machine: str) -> None:
-    """Keep the claim, and the machine beside those that worked on the cell before."""
-    before = machines_of(folder) if _begun(folder) else []
-    machines = list(dict.fromkeys([*before, machine]))
-    write_json(folder / CLAIM, {**claim, "hardware": machines})
+def write_claim(folder: Path, claim: dict[str, Any], machine: str, precision: str) -> None:
+    """Keep the claim, and machine and precision beside those of what worked on the cell before."""
+    before = {key: noted(folder, key) if _begun(folder) else [] for key in NOTED}
+    now = dict(zip(NOTED, (machine, precision), strict=True))
+    write_json(
+        folder / CLAIM, {**claim, **{key: [*dict.fromkeys([*before[key], now[key]])] for key in NOTED}}
+    )
 
 
-def machines_of(folder: Path) -> list[str]:
-    """The hardware a cell was made on, in words; none where nothing was made."""
-    machines: list[str] = _read(folder).get("hardware", [])
-    return machines
+def noted(folder: Path, what: str) -> list[str]:
+    """All the `hardware`, or what was `computed` in, of a cell; none where nothing was made or noted."""
+    found: list[str] = _read(folder).get(what, [])
+    return found
 
 
 def _begun(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from zoo.training.leftovers import nothing_left
 from zoo.training.methods import Method, Step
 from zoo.training.online import OnlineKNN
 from zoo.training.optimisers import build_optimizer
-from zoo.training.precision import start_accelerator
+from zoo.training.precision import machine, start_accelerator
 from zoo.training.progress import Progress, State
 from zoo.training.recipe import Optim, Recipe
 from zoo.training.schedules import cosine, warmup_cosine, warmup_steps
@@ -121,6 +121,7 @@ def _run(
         init="random" if init is None else str(init),
         images=len(dataset),
         note=note,
+        hardware=machine(accelerator, recipe.run.precision),
     )
     _finish(accelerator, out, recipe, method, (dataset.source, held_out if scores else None), state, facts)
     if accelerator.is_main_process:
@@ -180,7 +181,9 @@ def loop(
     optimizer = build_optimizer(bare.param_groups(recipe.optim), recipe.optim)
     method, optimizer = accelerator.prepare(bare, optimizer)
     sentry, knn = Sentry(recipe, steps), OnlineKNN(len(dataset))
-    checkpoint = Checkpoint(out / "checkpoint.pt", bare, optimizer, sentry, accelerator.scaler)
+    checkpoint = Checkpoint(
+        out / "checkpoint.pt", bare, optimizer, sentry, accelerator.scaler, accelerator.mixed_precision
+    )
     if checkpoint.exists():
         checkpoint.restore(state)
         log.warning("continuing %s from step %d of %d", out, state.step, steps.total)

@@ -20,7 +20,6 @@ from zoo.images import MODES
 from zoo.loading import load
 from zoo.sources import Source
 from zoo.training.methods import Method
-from zoo.training.precision import machine
 from zoo.training.progress import State
 from zoo.training.recipe import Recipe
 from zoo.words import counted, lasted
@@ -37,6 +36,7 @@ class RunFacts:
     init: str
     images: int
     note: str
+    hardware: str
 
 
 def write_model(
@@ -133,7 +133,7 @@ def card_of(
             epochs=max(1, round(state.step / (facts.images // recipe.optim.batch))),
             steps=state.step,
             seed=recipe.run.seed,
-            hardware=machine(recipe.run.precision),
+            hardware=facts.hardware,
             minutes=round(state.seconds / 60, 1),
             init=facts.init,
             versions={"ssl-zoo": zoo.__version__, "torch": torch.__version__, "timm": timm.__version__},

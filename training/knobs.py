@@ -39,16 +39,19 @@ def with_knobs(recipe: Recipe, words: list[str]) -> Recipe:
 
 def _check_read(recipe: Recipe, given: list[str]) -> None:
     """RecipeError for a knob that was turned and that the run would not read."""
-    kind, instead = recipe.optim.kind, "--schedule.steps gives the steps"
-    steps = recipe.schedule.steps is not None
+    kind, steps = recipe.optim.kind, ""
+    if recipe.run.minutes is not None:
+        steps = "--run.minutes chooses the steps"
+    elif recipe.schedule.steps is not None:
+        steps = "--schedule.steps gives the steps"
     unread = {
-        "optim.betas": kind != "adamw" and f"--optim.kind {kind} has no betas",
-        "optim.momentum": kind == "adamw" and "AdamW's are --optim.betas",
-        "schedule.epochs": steps and instead,
-        "schedule.least_steps": steps and instead,
+        "optim.betas": f"--optim.kind {kind} has no betas" if kind != "adamw" else "",
+        "optim.momentum": "AdamW's are --optim.betas" if kind == "adamw" else "",
+        "schedule.epochs": steps,
+        "schedule.least_steps": steps,
     }
     for name in given:
-        if why := unread.get(name):
+        if (why := unread.get(name)) and value_of(recipe, name) is not None:
             raise RecipeError(f"--{name} does nothing here: {why}; leave it out")
 
 

@@ -15,17 +15,18 @@ import torch
 from zoo.errors import DataError, RecipeError
 from zoo.evaluate import measure
 from zoo.files import atomic_write, write_json
+from zoo.hardware import hardware
 from zoo.loading import load, untrained
 from zoo.protocols import TRAINING
 from zoo.saving import save_picture
 from zoo.sources import Source
 from zoo.tables import markdown_table
 from zoo.training.cells import SAVED, Asked, Cell, Found
-from zoo.training.claims import check_claim, claim_of, images_of, machines_of, write_claim
+from zoo.training.claims import check_claim, claim_of, images_of, noted, write_claim
 from zoo.training.engine import run, split
 from zoo.training.fixed import refuse_knobs
 from zoo.training.knobs import with_knobs
-from zoo.training.precision import WITHOUT, machine
+from zoo.training.precision import start_accelerator
 from zoo.training.progress import duration
 from zoo.training.saved import step_bytes
 from zoo.training.scores import tuned_scores
@@ -78,7 +79,7 @@ def run_study(
             continue
         left = f"; {_left(began, made, len(cells) - number)} left" if made else ""
         log.warning("cell %d of %d, %s%s", number + 1, len(cells), cell.name, left)
-        write_claim(out / cell.name, claims[cell.name], _machine(cell))
+        write_claim(out / cell.name, claims[cell.name], *_machine(cell))
         _make(cell, out, data, test)
         made += 1
         table = _report(study, [_found(each, out) for each in cells], out, about)
@@ -99,11 +100,11 @@ def _left(began: float, made: int, cells: int) -> str:
     return duration((time.monotonic() - began) / made * cells)
 
 
-def _machine(cell: Cell) -> str:
-    """What this process computes the cell on, in words."""
+def _machine(cell: Cell) -> tuple[str, str]:
+    """What this process computes the cell on, in words, and in which precision."""
     if threads := cell.recipe.run.threads:
         torch.set_num_threads(threads)  # as the run will have them
-    return machine(cell.recipe.run.precision)
+    return hardware(), start_accelerator(cell.recipe.run.precision).mixed_precision
 
 
 def _make(cell: Cell, out: Path, data: str | Path, test: str | Path | None) -> None:
@@ -188,7 +189,7 @@ def _machines(found: Sequence[Found]) -> str:
     """` on` the hardware each cell was made on, as it was kept."""
     on: dict[str, list[str]] = {}
     for each in found:
-        if machines := " and ".join(machines_of(each.folder)):
+        if machines := " and ".join(noted(each.folder, "hardware")):
             on.setdefault(machines, []).append(each.cell.name)
     if len(on) == 1:
         return f" on {next(iter(on))}"
@@ -205,11 +206,13 @@ def _measured(found: Sequence[Found]) -> str:
 
 def _precision(found: Sequence[Found]) -> str:
     """A sentence of the arithmetic, which is part of how far a run gets in its minutes."""
-    words = {"no": "float32"}
-    precisions = dict.fromkeys(each.cell.recipe.run.precision for each in found)
-    told = " or ".join(words.get(each, each) for each in precisions)
-    lacking = any(WITHOUT in machine for each in found for machine in machines_of(each.folder))
-    return f"Runs compute in {told}{f', and in float32 {WITHOUT}' if lacking else ''}."
+    words, told = {"no": "float32"}, dict[str, list[str]]()
+    for each in found:
+        computed = noted(each.folder, "computed") or [each.cell.recipe.run.precision]
+        told.setdefault(" and ".join(words.get(one, one) for one in computed), []).append(each.cell.name)
+    most = max(told, key=lambda one: len(told[one]))
+    others = "".join(f", {' and '.join(names)} in {one}" for one, names in told.items() if one != most)
+    return f"Runs compute in {most}{others}."
 
 
 def _nothing(found: Sequence[Found]) -> str:

@@ -40,6 +40,7 @@ from zoo.training.beginning import start_from
 from zoo.training.data import decode
 from zoo.training.logs import read_log
 from zoo.training.methods import Step
+from zoo.training.precision import start_accelerator
 from zoo.training.recipe import Recipe
 
 SEED = 0
@@ -181,9 +182,10 @@ def told(pair: Pair, found: dict[str, tuple[int, float]], scores: dict[str, dict
     speed = {name: steps * given.optim.batch / seconds for name, (steps, seconds) in found.items()}
     knn = {name: score["top1"] for name, score in scores.items()}
     used = scores["ours"]["settings"]
+    computed = start_accelerator(given.run.precision).mixed_precision
     print(
         f"\n{pair.method}, {given.arch.name} at {given.data.size} px from {pair.init or 'random weights'}, batches of "
-        f"{given.optim.batch}, precision {given.run.precision}, {given.run.minutes:g} minutes, "
+        f"{given.optim.batch}, precision {computed}, {given.run.minutes:g} minutes, "
         f"{torch.get_num_threads()} threads, k {used['k']}, "
         f"T {used['temperature']}, scored at {given.arch.size} px, seed {SEED}"
     )

@@ -27,7 +27,7 @@ from zoo.training.engine import set_rates
 from zoo.training.methods import Method, Step
 from zoo.training.methods.dino import clip_each
 from zoo.training.optimisers import build_optimizer
-from zoo.training.precision import on_processor
+from zoo.training.precision import has_bf16
 from zoo.training.recipe import Recipe
 
 
@@ -244,7 +244,7 @@ class PlainLoop:
             raise SystemExit(f"the plain loop computes in float32 or bf16, not in {recipe.run.precision}")
         with torch.device("meta"):
             ours = recipe.method.build(recipe)
-        return cls(rival, optimizer, ours, on_processor(recipe.run.precision) == "bf16")
+        return cls(rival, optimizer, ours, recipe.run.precision == "bf16" and has_bf16())
 
     def follow(self, recipe: Recipe, step: Step) -> None:
         """Set what has a schedule as the recipe has it at that step."""

@@ -1,6 +1,6 @@
 """SimCLR for the same minutes, ours and lightly's: ResNet-18 at 64 px from random weights (`equal_minutes.py`).
 
-The recipe is that of `zoo study methods`, in bfloat16.
+The recipe is that of `zoo study methods`, in bfloat16 where the processor has it.
 """
 
 from __future__ import annotations

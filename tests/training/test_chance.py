@@ -33,17 +33,17 @@ def test_it_equals_the_loop(smoothing: float) -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_no_constant_guess_does_better(smoothing: float) -> None:
-    """And gradient descent on one comes as near as it likes, where there are many answers."""
+def test_a_guess_made_for_the_batch_gains_what_is_added(smoothing: float) -> None:
+    """Gradient descent finds the batch's own entropy; the level is (K - 1) / 2B nats above it, less if smoothed."""
     answers = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2] * 20)
     guess = torch.zeros(4, requires_grad=True)
     level = chance_level(answers, 4, smoothing).item()
     for _ in range(400):
         loss = F.cross_entropy(guess.expand(180, 4), answers, label_smoothing=smoothing)
-        assert loss.item() >= level - 3 / 360  # what a guess made for this batch gains on it
         (gradient,) = torch.autograd.grad(loss, guess)
         guess = (guess - 2 * gradient).detach().requires_grad_()
-    assert loss.item() == pytest.approx(level, abs=0.02)
+    added = level - loss.item()
+    assert 0.003 < added < 2 / 360 + 1e-6  # the answer that is never given is forgotten slowly
 
 
 @pytest.mark.parametrize("size", [80, 320, 1280])

@@ -62,6 +62,10 @@ def test_a_wrong_knob_says_what_to_type(words: list[str], says: str) -> None:
             "--schedule.epochs 9 --schedule.steps 5",
             r"--schedule.epochs does nothing here: --schedule.steps gives",
         ),
+        (
+            "--run.minutes 9 --schedule.epochs 5",
+            r"--schedule.epochs does nothing here: --run.minutes chooses",
+        ),
     ],
 )
 def test_a_knob_that_does_nothing_is_refused(words: str, says: str) -> None:
@@ -71,6 +75,7 @@ def test_a_knob_that_does_nothing_is_refused(words: str, says: str) -> None:
 
 def test_a_knob_is_read_where_another_makes_it_so() -> None:
     words = ["--optim.momentum", "0.8", "--optim.kind", "sgd", "--schedule.steps", "9"]
+    words += ["--schedule.least_steps", "None"]  # asks for nothing
     turned = with_knobs(recipe("dino/smoke"), words)
     assert (turned.optim.momentum, turned.schedule.steps) == (0.8, 9)
 

@@ -16,7 +16,7 @@ import torch
 from zoo.cards import read_card
 from zoo.errors import RecipeError
 from zoo.sources import open_source
-from zoo.training import engine, pace
+from zoo.training import engine, pace, precision
 from zoo.training.cells import Found
 from zoo.training.data import CutViews
 from zoo.training.engine import run
@@ -67,6 +67,7 @@ def test_every_method_can_be_measured(
     name: str, tiny: Callable[..., Recipe], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In bfloat16, which `zoo study methods` runs them all in: each step's loss is a number."""
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)  # be it imitated
     monkeypatch.setattr(pace, "FEWEST", 1)
     monkeypatch.setattr(pace, "WARM", 1)
     step, losses = engine.train_step, []
@@ -83,7 +84,9 @@ def test_every_method_can_be_measured(
         turned = dataclasses.replace(turned, arch=own.arch, data=own.data, method=own.method)
     views = turned.method.build(turned).views()
     dataset = CutViews(open_source(photos, "train"), views, 0, 40, True)
-    paced, _ = pace.in_minutes(start_accelerator("bf16", cpu=True), dataset, turned, tmp_path)
+    accelerator = start_accelerator("bf16", cpu=True)
+    assert accelerator.mixed_precision == "bf16"
+    paced, _ = pace.in_minutes(accelerator, dataset, turned, tmp_path)
     assert paced.schedule.steps == 1 and json.loads((tmp_path / "pace.json").read_text())["over"] == 1
     assert len(losses) == 2 and all(map(math.isfinite, losses))
 

@@ -21,11 +21,10 @@ from zoo.cli.training import STUDIES as IN_HELP
 from zoo.errors import DataError, RecipeError
 from zoo.training import study
 from zoo.training.cells import Asked, Cell, Found, over_seeds, told_lines
-from zoo.training.claims import check_claim, claim_of, machines_of, write_claim
+from zoo.training.claims import check_claim, claim_of, noted, write_claim
 from zoo.training.commands import studies_table
 from zoo.training.fixed import refuse_knobs
 from zoo.training.methods import method_names
-from zoo.training.precision import WITHOUT
 from zoo.training.recipe import Recipe
 from zoo.training.saved import step_bytes
 from zoo.training.sentry import Collapsed
@@ -204,9 +203,9 @@ def test_old_scores_are_not_told_of_another_call(
     one: None, tiny: Callable[..., Recipe], paints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(study, "machine", lambda precision: "an abacus")
+    monkeypatch.setattr(study, "hardware", lambda: "an abacus")
     run_study("one", paints, out)
-    monkeypatch.setattr(study, "machine", lambda precision: f"a slide rule, {WITHOUT}")
+    monkeypatch.setattr(study, "hardware", lambda: "a slide rule")
     scores, asked = out / "mae-0" / "scores.json", "Give another --out, or remove .*mae-0 to make it anew"
     before = scores.read_bytes()
 
@@ -220,12 +219,6 @@ def test_old_scores_are_not_told_of_another_call(
     table = run_study("one", paints, out, knobs=["--data.workers", "1"])  # changes no score
     assert scores.read_bytes() == before
     assert "on an abacus. 1 of 1" in table.read_text() and "slide rule" not in table.read_text()
-    assert "Runs compute in float32." in table.read_text()
-    other = run_study("one", paints, tmp_path / "other").read_text()
-    assert (
-        f"a slide rule, {WITHOUT}. 1 of 1" in other
-        and f"compute in float32, and in float32 {WITHOUT}." in other
-    )
     with monkeypatch.context() as patched:
         patched.setattr(study, "study_file", lambda name: Small(tiny, ("mae",), ("knn", "linear")))
         refused("protocols was .'knn'., now .'knn', 'linear'.")
@@ -241,17 +234,31 @@ def test_old_scores_are_not_told_of_another_call(
     assert states(run_study("one", paints, out)) == {"mae-0": "done"}
 
 
+def test_a_table_tells_what_its_cells_were_computed_in(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    """As it was noted; a cell of before there were notes by its recipe."""
+    cells = [Cell(name, "mae/smoke", tiny("mae/smoke", run={"precision": "bf16"})) for name in "abcd"]
+    found = [Found(cell, tmp_path / cell.name) for cell in cells]
+    assert study._precision(found) == "Runs compute in bf16."
+    for name, computed in (("b", ["no"]), ("c", ["bf16"]), ("d", ["bf16", "no"])):
+        for precision in computed:
+            write_claim(tmp_path / name, {}, "an abacus", precision)
+            (tmp_path / name / "checkpoint.pt").touch()
+    assert study._precision(found) == "Runs compute in bf16, b in float32, d in bf16 and float32."
+    assert study._precision(found[1:2]) == "Runs compute in float32."
+
+
 @pytest.mark.parametrize("protocols", [("knn",), ()])
 def test_a_cell_tells_every_machine_it_was_made_on(
     protocols: tuple[str, ...], tiny: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     cell = Cell("a", "mae/smoke", tiny("mae/smoke"), protocols)
-    assert machines_of(tmp_path) == []
-    for machine in ("an abacus", "a slide rule", "an abacus"):
-        write_claim(tmp_path, claim_of(cell, "photos/", None, {}), machine)
+    assert noted(tmp_path, "hardware") == noted(tmp_path, "computed") == []
+    for machine, precision in (("an abacus", "no"), ("a slide rule", "bf16"), ("an abacus", "no")):
+        write_claim(tmp_path, claim_of(cell, "photos/", None, {}), machine, precision)
         (tmp_path / "checkpoint.pt").touch()
         check_claim(tmp_path, claim_of(cell, "photos/", None, {}))
-    assert machines_of(tmp_path) == ["an abacus", "a slide rule"]
+    assert noted(tmp_path, "hardware") == ["an abacus", "a slide rule"]
+    assert noted(tmp_path, "computed") == ["no", "bf16"]
 
 
 @pytest.mark.parametrize(

@@ -169,12 +169,12 @@ def imagenette() -> Recipe:
 
 
 def imagenette_small() -> Recipe:
-    """ResNet-18 on crops of 64 px: sized for a CPU core; no result yet.
+    """ResNet-18 on crops of 64 px: hours of a CPU core; no result yet.
 
-    AdamW, as the study of methods has it: some thousand steps are too few for SGD's rate. Objects look larger in a
-    crop than in a whole photo, which is why the encoder is made for 96 px.
+    AdamW, as in `zoo study methods`. Objects look larger in a crop than in a whole photo, so the encoder is made for
+    96 px.
 
-    zoo train simclr/imagenette_small DATA --out runs/simclr_resnet18_imagenette
+    zoo train simclr/imagenette_small DATA --out runs/simclr_resnet18_imagenette_small
     """
     return Recipe(
         method=SimCLRConfig(temperature=0.5, hidden=512, strength=0.5, min_scale=0.2),

@@ -77,7 +77,7 @@ def cells(asked: Asked) -> list[Cell]:
 
 
 def short(name: str, asked: Asked) -> Recipe:
-    """A method's `imagenette` recipe, turned for minutes; in one arithmetic for all, bfloat16, as CPUs have it too."""
+    """A method's `imagenette` recipe, turned for minutes; all in bfloat16, where the processor has it."""
     turned = {**TURNED.get(name, {}), "run": {"precision": "bf16"}}
     return small(recipe(f"{name}/imagenette"), asked, turned)
 
