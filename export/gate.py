@@ -40,10 +40,15 @@ Named = dict[str, NDArray[np.float32]]
 
 
 class Exported:
-    """A file as onnxruntime opens it, with its transform."""
+    """A file as onnxruntime opens it, with its transform.
+
+    Q/DQ pairs, which are TensorRT's, round and do no more: a processor without VNNI that took the products between them
+    in int8 would let their sums overflow, as no GPU does.
+    """
 
     def __init__(self, file: Path | bytes) -> None:
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import IO, Any
-
-import numpy as np
-from numpy.lib import format as npy
+from typing import IO, TYPE_CHECKING, Any
 
 from zoo.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np  # imported only where an array is read: every command imports this file
 
 SUFFIX, _MAGIC = ".npy", b"\x93NUMPY"
 
@@ -29,6 +29,9 @@ def is_array(file: IO[bytes]) -> bool:
 
 def read_array(file: IO[bytes], check: Check) -> np.ndarray[Any, Any]:
     """The array of a .npy file. check: raises ImageError for a type and shape, before anything of that size is read."""
+    import numpy as np
+    from numpy.lib import format as npy
+
     try:
         version = npy.read_magic(file)
         header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]

@@ -92,7 +92,9 @@ def lowered(fp32: Path, pixels: torch.Tensor) -> Callable[[str], Path]:
 
 
 def run(path: Path, **inputs: NDArray[np.generic]) -> list[NDArray[np.float32]]:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # as the gate does
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return list(session.run(None, inputs))
 
 

@@ -112,4 +112,13 @@ def test_a_folder_that_could_not_be_made_is_told(tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_holds_all_it_takes(whole: Path) -> None:
-    assert set(saved(whole)) == {"method", "optimizer", "scaler", "sentry", "precision", "step", "seconds", "skipped"}
+    assert set(saved(whole)) == {
+        "method",
+        "optimizer",
+        "scaler",
+        "sentry",
+        "precision",
+        "step",
+        "seconds",
+        "skipped",
+    }

@@ -405,18 +405,20 @@ def test_a_closed_pipe_is_no_noise() -> None:
 
 
 def test_list_answers_in_half_a_second_without_torch() -> None:
+    """Or, on a processor that is slow at everything, in a tenth of the time that torch alone would take."""
     code = (
         "import sys, zoo.cli; zoo.cli.main(['list']);"
-        "assert not {'torch', 'rich', 'tyro', 'timm', 'pyarrow', 'PIL'} & set(sys.modules)"
+        "assert not {'torch', 'rich', 'tyro', 'timm', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, stdout=subprocess.DEVNULL).returncode == 0
-    assert min(_seconds("list") for _ in range(3)) < 0.5
+    seconds = min(_seconds("-m", "zoo", "list") for _ in range(3))
+    assert seconds < 0.5 or seconds < _seconds("-c", "import torch") / 10
 
 
 def _seconds(*words: str) -> float:
-    """Seconds of CPU time: what the command takes on an idle machine, however busy this one is."""
+    """Seconds of CPU time: what Python takes for it on an idle machine, however busy this one is."""
     before = os.times()
-    assert in_a_process(*words).returncode == 0
+    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, timeout=60, check=True)
     after = os.times()
     return sum(after[2:4]) - sum(before[2:4])  # of child processes, in user and in system mode
 
