@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.errors import RecipeError
 from zoo.evaluate import measure
 from zoo.protocols import PROTOCOLS, TRAINING, check_protocols
 from zoo.sources import Source, classes_of, train_and_test
@@ -108,5 +109,10 @@ def tuning_task(
         "finetune": finetune_recipe,
     }
     for protocol in protocols:
-        recipes[protocol](task, **settings)
+        try:
+            recipes[protocol](task, **settings)
+        except RecipeError as error:
+            if len(protocols) > 1:  # one set of knobs is for all of them: say whose it is not
+                error.args = (f"{protocol}: {error}",)
+            raise
     return task

@@ -61,6 +61,8 @@ def find(name: str | Path) -> Path:
         )
     options = [option for each in _cards() for option in (each.name, *each.aliases)]
     what = "folder or model" if path.parent != Path() else "model"
+    if path.parent != Path() and path.parent.is_dir():
+        options += [str(other) for other in path.parent.iterdir() if (other / README).is_file()]
     hint = did_you_mean(str(name), options)
     raise UnknownModel(f"no {what} {str(name)!r}{hint}; zoo.list_models() shows all {len(_entries())}")
 

@@ -395,6 +395,20 @@ def test_knobs_that_cannot_work_are_told(knobs: list[str], says: str, task: Call
         finetune_rows(task("vit", *knobs))
 
 
+def test_a_knob_that_is_not_of_every_protocol_names_the_one(task: Callable[..., Task]) -> None:
+    chosen = task("vit", "--optim.betas", "0.9", "0.95")
+    given = (chosen.encoder, chosen.train, chosen.test)
+    with pytest.raises(RecipeError, match=r"^linear_sgd: .*--optim\.betas"):
+        tuned_scores(*given, ["finetune", "linear_sgd"], knobs=chosen.knobs)
+    with pytest.raises(RecipeError, match=r"^--optim\.betas"):
+        tuned_scores(*given, ["linear_sgd"], knobs=chosen.knobs)
+
+
+def test_a_row_tells_steps_where_steps_were_asked(task: Callable[..., Task]) -> None:
+    (row,) = finetune_rows(task("vit", "--schedule.steps", "2"))
+    assert row["settings"]["steps"] == 2 and "epochs" not in row["settings"]
+
+
 def test_what_cannot_be_tuned_is_told(paints: Path, task: Callable[..., Task]) -> None:
     chosen = task()
     graph: Any = type("Graph", (), {"card": chosen.encoder.card})()

@@ -106,6 +106,13 @@ def test_an_unknown_name_says_what_to_type(bundled: Path, name: str, says: str) 
         registry.find(name)
 
 
+def test_a_folder_mistyped_is_told_the_one_beside_it(tmp_path: Path) -> None:
+    lay_model(tmp_path / "runs" / "first")
+    (tmp_path / "runs" / "frist").mkdir()  # no model
+    with pytest.raises(UnknownModel, match=r"no folder or model '.*frst'; did you mean '.*first'\?"):
+        registry.find(tmp_path / "runs" / "frst")
+
+
 # Listing
 
 

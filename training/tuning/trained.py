@@ -179,9 +179,10 @@ def row_of(
     """
     mean = {k: np.mean([each[k] for each in told], axis=0) for k in told[0]}
     facts = facts_of(task.encoder, train, task.test, len(train), len(mean[1]))
+    schedule = recipe.schedule
     settings = {
         "labels": len(train),
-        "epochs": recipe.schedule.epochs,
+        **({"steps": schedule.steps} if schedule.steps else {"epochs": schedule.epochs}),
         "batch": recipe.optim.batch,
         "lr": recipe.optim.lr,
         "optimiser": recipe.optim.kind,
