@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@.ci/venv
 	@echo "Installing ssl-zoo with PyTorch and everything else into .venv (some 3 GB the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt \
 		--build-constraints constraints.txt --editable '.[all]' --group dev
 	@touch $@
 
