@@ -10,7 +10,6 @@ import pytest
 from zoo import registry
 from zoo.cards import ModelCard, Result
 from zoo.cli.trained import COLUMNS, SEED, trained_table
-from zoo.protocols import SPEED
 
 BUNDLED = registry.card("dino_vitt16_imagenette")
 OWN, SIZE = "imagenette160", BUNDLED.transform.size
@@ -31,12 +30,17 @@ def cells(*cards: ModelCard) -> list[dict[str, str]]:
 
 
 def test_every_protocol_has_its_column_and_an_empty_one_is_left_out() -> None:
-    tasks = {each.task: i + 0.25 for i, each in enumerate(COLUMNS)}
-    metric = {"speed": SPEED} | {task: "IoU" for task in tasks if task.startswith("foreground")}
-    full = card(*(result(task, value, metric=metric.get(task, "top-1")) for task, value in tasks.items()))
-    [row] = cells(full)
+    results = []
     for i, column in enumerate(COLUMNS):
-        assert row[column.header] == f"{i + 0.25:.{column.digits}f}"
+        results.append(result(column.task, 50 + i, metric=column.metric))
+        if column.beside:
+            results.append(result(f"{column.task}, {column.beside}", 20 + i, metric=column.metric))
+    [row] = cells(card(*results))
+    for i, column in enumerate(COLUMNS):
+        header, wanted = column.header, f"{50 + i:.{column.digits}f}"
+        if column.beside:
+            header, wanted = f"{header} ({column.beside})", f"{wanted} ({20 + i:.{column.digits}f})"
+        assert row[header] == wanted
     assert BUNDLED.training is not None
     trained = dataclasses.replace(BUNDLED.training, minutes=54.6, hardware="an abacus, shared")
     [row] = cells(card(result("knn", 43.75), training=trained))
@@ -69,15 +73,15 @@ def test_a_result_on_other_data_is_better_than_none() -> None:
 def test_a_baseline_is_one_of_the_same_measurement() -> None:
     short, long = result("finetune", 60, epochs=20), result("finetune", 70, epochs=100)
     scratch = result("finetune, from scratch", 50, epochs=20)
-    assert cells(card(short, scratch))[0]["from scratch"] == "50.0"
-    assert "from scratch" not in cells(card(short, scratch, long))[0]  # 70.0 is of 100 epochs, 50.0 of 20
-    assert "k-NN, untrained" not in cells(card(result("knn, untrained", 30)))[0]  # beside nothing
+    assert cells(card(short, scratch))[0]["fine-tuned (from scratch)"] == "60.0 (50.0)"
+    assert cells(card(short, scratch, long))[0]["fine-tuned"] == "70.0"  # of 100 epochs, 50.0 of 20
+    assert not [name for name in cells(card(result("knn, untrained", 30)))[0] if "k-NN" in name]  # beside nothing
 
 
 def test_intervals_stand_where_the_card_has_them() -> None:
     known = result("knn", 38.7, interval=[37.2, 40.23])
     [row] = cells(card(known, result("knn, untrained", 34.11)))
-    assert row["k-NN"] == "38.7 (37.2–40.2)" and row["k-NN, untrained"] == "34.1"
+    assert row["k-NN (untrained)"] == "38.7 ± 1.5 (34.1)"
 
 
 def test_a_second_seed_is_a_row_of_its_own() -> None:

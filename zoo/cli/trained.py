@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zoo.cards import ModelCard, Result
 from zoo.cli.listing import count, order
 from zoo.cli.markdown import link, method_title
-from zoo.protocols import SPEED
+from zoo.protocols import SPEED, UNTRAINED
 from zoo.tables import markdown_table
 
 # Of a result on a card: which training it belongs to, where that is another than the card's own weights.
@@ -21,7 +21,7 @@ _SHARED = ("size", "epochs", "labels", "k", "temperature", "patches", "share")
 class Column:
     """One number of a card: the last result of `task`, on the data it was trained on and at its own size, if any is.
 
-    beside: the task of the score that it is a baseline of; it then has that score's data, size and length.
+    beside: what stands in brackets after it, the task `TASK, BESIDE` on the same data, at that size and length.
     """
 
     header: str
@@ -30,35 +30,27 @@ class Column:
     metric: str = "top-1"
     digits: int = 1
 
-    def cell(self, card: ModelCard, seed: int) -> str:
-        """The number with its 95 % interval, or nothing where the card has none."""
-        found = _chosen(card, seed, self.beside or self.task, self.metric)
-        if found and self.beside:
-            found = _baseline(card, seed, self.task, found)
+    def cell(self, card: ModelCard, seed: int) -> tuple[str, str]:
+        """The number, with half its 95 % interval, and the one beside it; nothing for what the card does not have."""
+        found = _chosen(card, seed, self.task, self.metric)
         if found is None:
-            return ""
+            return "", ""
         number = f"{found.value:.{self.digits}f}"
-        low_high = found.settings.get("interval")
-        if not low_high:
-            return number
-        return f"{number} ({'–'.join(f'{each:.{self.digits}f}' for each in low_high)})"
+        if low_high := found.settings.get("interval"):
+            number += f" ± {max(abs(end - found.value) for end in low_high):.{self.digits}f}"
+        baseline = _baseline(card, seed, f"{self.task}, {self.beside}", found) if self.beside else None
+        return number, f"{baseline.value:.{self.digits}f}" if baseline else ""
 
 
 COLUMNS = (
-    Column("k-NN", "knn"),
-    Column("k-NN, untrained", "knn, untrained", "knn"),
-    Column("k-NN, raw pixels", "knn, raw 16×16 pixels", "knn"),
-    Column("linear", "linear"),
-    Column("linear, untrained", "linear, untrained", "linear"),
+    Column("k-NN", "knn", UNTRAINED),
+    Column("linear", "linear", UNTRAINED),
     Column("linear, SGD", "linear_sgd"),
-    Column("1 %", "lowshot, 1% of the labels"),
-    Column("10 %", "lowshot, 10% of the labels"),
-    Column("fine-tuned", "finetune"),
-    Column("from scratch", "finetune, from scratch", "finetune"),
-    Column("object IoU", "foreground", metric="IoU", digits=2),
-    Column("untrained", "foreground, untrained", "foreground", metric="IoU", digits=2),
-    Column("centred box", "foreground, centred box", "foreground", metric="IoU", digits=2),
-    Column("images/s ÷ ResNet-50's", "speed", metric=SPEED, digits=2),
+    Column("1 %", "lowshot, 1% of the labels", "from scratch"),
+    Column("10 %", "lowshot, 10% of the labels", "from scratch"),
+    Column("fine-tuned", "finetune", "from scratch"),
+    Column("object IoU", "foreground", UNTRAINED, "IoU", 2),
+    Column("images/s ÷ ResNet-50's", "speed", metric=SPEED, digits=1),
 )
 
 
@@ -69,39 +61,39 @@ def trained_table(cards: Iterable[ModelCard]) -> str:
     """
     cards = list(cards)
     titles = _titles(cards)
-    header = [
-        "model",
-        "method",
-        "parameters",
-        "seed",
-        *(each.header for each in COLUMNS),
-        "epochs",
-        "trained",
-    ]
-    rows = [
-        _row(card, seed, titles.get(card.method, card.method.upper()))
+    trainings = [
+        (card, seed)
         for card in sorted((card for card in cards if card.training), key=order)
         for seed in _seeds(card)
     ]
-    seed = header.index("seed")
-    alike = len({row[seed] for row in rows}) < 2
-    kept = [i for i in range(len(header)) if any(row[i] for row in rows) and not (i == seed and alike)]
-    return markdown_table([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    columns = {
+        "model": [link(card) for card, _ in trainings],
+        "method": [titles.get(card.method, card.method.upper()) for card, _ in trainings],
+        "parameters": [count(card.parameters) for card, _ in trainings],
+        "seed": [str(seed) for _, seed in trainings],
+        **dict(_measured(column, trainings) for column in COLUMNS),
+        "epochs": [str(card.training.epochs) for card, _ in trainings if card.training],
+        "trained": [_trained(card, seed) for card, seed in trainings],
+    }
+    if len(set(columns["seed"])) < 2:
+        del columns["seed"]
+    kept = {header: cells for header, cells in columns.items() if any(cells)}
+    return markdown_table([*kept], [list(row) for row in zip(*kept.values(), strict=True)])
 
 
-def _row(card: ModelCard, seed: int, method: str) -> list[str]:
+def _measured(column: Column, trainings: Sequence[tuple[ModelCard, int]]) -> tuple[str, list[str]]:
+    """The header and cells of one column; what stands beside is in brackets, where any card has it."""
+    found = [column.cell(card, seed) for card, seed in trainings]
+    header = f"{column.header} ({column.beside})" if any(beside for _, beside in found) else column.header
+    return header, [f"{number} ({beside})" if beside else number for number, beside in found]
+
+
+def _trained(card: ModelCard, seed: int) -> str:
+    """How long the card's own weights took, and on what."""
     training = card.training
-    assert training is not None
-    own = seed == training.seed
-    return [
-        link(card),
-        method,
-        count(card.parameters),
-        str(seed),
-        *(column.cell(card, seed) for column in COLUMNS),
-        f"{training.epochs}",
-        f"{training.minutes:.0f} min × {training.hardware}" if own else "",
-    ]
+    if training is None or seed != training.seed:
+        return ""
+    return f"{training.minutes:.0f} min × {training.hardware}"
 
 
 def _titles(cards: Sequence[ModelCard]) -> dict[str, str]:
