@@ -75,7 +75,9 @@ def test_a_baseline_is_one_of_the_same_measurement() -> None:
     scratch = result("finetune, from scratch", 50, epochs=20)
     assert cells(card(short, scratch))[0]["fine-tuned (from scratch)"] == "60.0 (50.0)"
     assert cells(card(short, scratch, long))[0]["fine-tuned"] == "70.0"  # of 100 epochs, 50.0 of 20
-    assert not [name for name in cells(card(result("knn, untrained", 30)))[0] if "k-NN" in name]  # beside nothing
+    assert not [
+        name for name in cells(card(result("knn, untrained", 30)))[0] if "k-NN" in name
+    ]  # beside nothing
 
 
 def test_intervals_stand_where_the_card_has_them() -> None:
